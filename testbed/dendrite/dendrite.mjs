@@ -1,0 +1,73 @@
+// Dendrite as a test peer: built from its Go module in a module of its own, so
+// that its licence and its dependencies stay out of callserver's, and run with
+// SQLite files in a directory that the caller throws away.
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { cached, testbed } from "../process/cache.mjs";
+import { Process, run } from "../process/process.mjs";
+
+const module = join(testbed, "dendrite");
+const commands = ["dendrite", "generate-keys"].map((name) => `github.com/element-hq/dendrite/cmd/${name}`);
+
+/** Dendrite sends delayed events at once and has no sticky events (MSC4140, MSC4354). */
+export const delayedEvents = false;
+
+async function programs() {
+  return cached("dendrite", [join(module, "go.mod"), join(module, "go.sum")], (directory) =>
+    run(["go", "build", "-o", `${directory}/`, ...commands], { cwd: module, env: { CGO_ENABLED: "0" } }),
+  );
+}
+
+/** Builds what start needs, about a minute and a half the first time. */
+export async function prepare() {
+  await programs();
+}
+
+/**
+ * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
+ * @param {{directory: string, port: number, serverName: string, secret: string, log: string}} options
+ *   directory: for keys, databases and configuration; secret: registration_shared_secret
+ */
+export async function start({ directory, port, serverName, secret, log }) {
+  const bin = await programs();
+  await run([join(bin, "generate-keys"), "--private-key", join(directory, "matrix_key.pem")]);
+  const file = join(directory, "dendrite.yaml");
+  await writeFile(file, configuration({ directory, serverName, secret }));
+  const server = new Process(
+    "dendrite",
+    [join(bin, "dendrite"), "--config", file, "--http-bind-address", `127.0.0.1:${port}`],
+    { log, cwd: directory },
+  );
+  await server.answers(`http://127.0.0.1:${port}/_matrix/client/versions`);
+  return server;
+}
+
+function configuration({ directory, serverName, secret }) {
+  const database = (name) => `{connection_string: "file:${directory}/${name}.db"}`;
+  return `version: 2
+global:
+  server_name: "${serverName}"
+  private_key: "${directory}/matrix_key.pem"
+  jetstream: {in_memory: true, storage_path: "${directory}"}
+  presence: {enable_inbound: false, enable_outbound: false}
+client_api:
+  registration_disabled: true
+  guests_disabled: true
+  registration_shared_secret: "${secret}"
+  rate_limiting: {enabled: false}
+app_service_api: {database: ${database("appservice")}}
+federation_api: {database: ${database("federation")}, disable_tls_validation: false}
+key_server: {database: ${database("keyserver")}}
+media_api: {base_path: "${directory}/media", database: ${database("media")}}
+mscs: {mscs: [], database: ${database("mscs")}}
+relay_api: {database: ${database("relay")}}
+room_server: {database: ${database("roomserver")}}
+sync_api: {database: ${database("sync")}}
+user_api:
+  bcrypt_cost: 4
+  account_database: ${database("account")}
+  device_database: ${database("device")}
+logging: [{type: std, level: warn}]
+`;
+}

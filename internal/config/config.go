@@ -1,0 +1,85 @@
+// Package config is the operator's configuration: one YAML file and the environment over it. It owns the keys, their
+// defaults and what is wrong with them. It never opens a socket or asks anyone: everything here is checked offline.
+package config
+
+import (
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// Development credentials: used when the file names no key, and refused wherever others could reach them.
+const (
+	DevelopmentKey    = "devkey"
+	DevelopmentSecret = "secret"
+)
+
+// Config is a complete, valid configuration. It is read-only after Load.
+type Config struct {
+	HTTP  HTTP
+	Media Media
+	Admin Admin
+	Room  Room
+	Log   Log
+
+	Keys         map[string]string // API key -> secret, inline and from the keys file
+	Homeservers  []Homeserver
+	FederationCA *x509.CertPool // the system's and the file's, nil = the system's
+
+	// Warnings are findings that do not keep the server from starting.
+	Warnings []string
+}
+
+// HTTP is the address that clients reach.
+type HTTP struct {
+	Listen    string   // host:port
+	PublicURL *url.URL // how clients reach Listen, nil = by the Host of their request
+}
+
+// Media is where RTP goes.
+type Media struct {
+	UDPPort   int          // 0 = any free port, Off = none
+	TCPPort   int          // likewise, for ICE over TCP
+	Advertise []netip.Addr // announced in place of the addresses of the interfaces
+}
+
+// Off stands for a port that is not opened.
+const Off = -1
+
+// Admin is the operator's listener; an empty Listen means none.
+type Admin struct{ Listen string }
+
+// Room holds what rooms do unless their creator says otherwise.
+type Room struct{ AutoCreate bool }
+
+// Log says what reaches standard error.
+type Log struct {
+	Level slog.Level
+	JSON  bool
+}
+
+// Homeserver is a Matrix homeserver whose users may open rooms here.
+type Homeserver struct {
+	ServerName string
+	ClientAPI  string // base URL of its client API, "" = not used
+	Federation string // base URL that replaces server-name resolution, "" = resolve
+}
+
+// Development tells whether the well-known development key opens this server.
+func (c *Config) Development() bool { return c.Keys[DevelopmentKey] == DevelopmentSecret }
+
+// Loopback tells whether an address (host:port) is reachable from this machine only.
+func Loopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = hostport
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && ip.Unmap().IsLoopback()
+}

@@ -1,0 +1,253 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const secret = "0123456789abcdef0123456789abcdef"
+
+func TestDefaults(t *testing.T) {
+	c, err := Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		HTTP:  HTTP{Listen: "127.0.0.1:7880"},
+		Media: Media{UDPPort: 7881, TCPPort: 7881},
+		Admin: Admin{Listen: "127.0.0.1:7980"},
+		Room:  Room{AutoCreate: true},
+		Keys:  map[string]string{"devkey": "secret"},
+	}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("no configuration (-want +got):\n%s", diff)
+	}
+	if !c.Development() {
+		t.Error("no configuration: not development")
+	}
+}
+
+func TestFileAndEnvironment(t *testing.T) {
+	c, err := load(t, `
+http: {listen: ":7880", public_url: "https://call.example.org/"}
+media: {udp_port: 7000, tcp_port: off, advertise: [203.0.113.7, "2001:db8::7"]}
+admin: {listen: off}
+keys: {one: `+secret+`}
+keys_file: keys.yaml
+homeservers:
+  - {server_name: example.org, client_api: "https://matrix.example.org/", federation: "http://127.0.0.1:8008"}
+room:
+log: {level: warn, format: json}
+`, "CALLSERVER_MEDIA_UDP_PORT=7001", "CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_CONFIG=elsewhere", "PATH=/bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.HTTP.PublicURL.String() != "https://call.example.org" {
+		t.Errorf("public_url = %s", c.HTTP.PublicURL)
+	}
+	if want := (Media{7001, Off, []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}}); !cmp.Equal(c.Media, want, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
+		t.Errorf("media = %+v, want %+v", c.Media, want)
+	}
+	if diff := cmp.Diff(map[string]string{"one": secret, "two": secret}, c.Keys); diff != "" {
+		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]Homeserver{{"example.org", "https://matrix.example.org", "http://127.0.0.1:8008"}}, c.Homeservers); diff != "" {
+		t.Errorf("homeservers (-want +got):\n%s", diff)
+	}
+	if !c.Room.AutoCreate || c.Admin.Listen != "" || !c.Log.JSON || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 0 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestEnvironmentTakesListsAsYAML(t *testing.T) {
+	c, err := Load("", []string{
+		"CALLSERVER_KEYS={one: " + secret + "}",
+		"CALLSERVER_MEDIA_ADVERTISE=203.0.113.7, 2001:db8::7",
+		"CALLSERVER_HOMESERVERS=[{server_name: example.org}]",
+		"CALLSERVER_PORT_7880_TCP=tcp://10.0.0.1:7880",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Keys["one"] != secret || len(c.Media.Advertise) != 2 || len(c.Homeservers) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "CALLSERVER_PORT_7880_TCP") {
+		t.Errorf("warnings %q, want one about the unknown name", c.Warnings)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	for _, tc := range []struct {
+		name, file string
+		env        []string
+		want       []string // a line each, in order
+	}{
+		{"three at once", "media: {udp_prot: 1, tcp_port: 70000}\nhttp: {listen: nowhere}", nil, []string{
+			`http.listen: "nowhere" is not host:port - write for example 127.0.0.1:7880, or :7880 for every address`,
+			`media.tcp_port: 70000 is not a port - use 1 to 65535, 0 for any free port, or off`,
+			`media.udp_prot: no such setting - did you mean media.udp_port?`,
+		}},
+		{"without its section", "udp_port: 1", nil, []string{`udp_port: no such setting - did you mean media.udp_port?`}},
+		{"nothing alike", "zzzzzz: 1", nil, []string{`zzzzzz: no such setting - remove it; docs/callserver.yaml lists every setting`}},
+		{"section as value", "media: 1", nil, []string{`media: is a section, not a value - write its settings below it, indented`}},
+		{"not YAML", "a: [", nil, []string{`is not YAML`}},
+		{"key twice in YAML", "http: {listen: \"127.0.0.1:1\"}\nhttp: {}", nil, []string{`already defined`}},
+		{"development key in the open", "http: {listen: \"0.0.0.0:7880\"}", nil, []string{
+			`http.listen: 0.0.0.0:7880 can be reached by others, and the development key opens it - set keys (callserver token --new-key prints a pair), or keep to a loopback address`}},
+		{"development key, written out", "http: {listen: \":7880\"}\nkeys: {devkey: secret, other: " + secret + "}", nil, []string{`http.listen: :7880 can be reached by others`}},
+		{"development key behind a name", "http: {public_url: \"https://call.example.org\"}", nil, []string{`http.public_url: https://call.example.org is for others`}},
+		{"no media", "media: {udp_port: off, tcp_port: off}", nil, []string{`media.udp_port: is off, and media.tcp_port too`}},
+		{"same address twice", "admin: {listen: \"127.0.0.1:7880\"}", nil, []string{`admin.listen: 127.0.0.1:7880 is http.listen already`}},
+		{"advertise a name", "media: {advertise: [example.org, 0.0.0.0]}", nil, []string{
+			`media.advertise: "example.org" is not an address`, `media.advertise: "0.0.0.0" is not an address`}},
+		{"key without secret", "keys: {one: , two: 12}", nil, []string{`keys.one: has no secret`, `keys.two: has no secret`}},
+		{"keys as list", "keys: [one]", nil, []string{`keys: is not a list of key: secret pairs`}},
+		{"keys file missing", "keys_file: nowhere.yaml", nil, []string{`nowhere.yaml does not exist`}},
+		{"key in both", "keys: {two: " + secret + "}\nkeys_file: keys.yaml", nil, []string{`keys_file.two: is defined twice`}},
+		{"homeservers", "homeservers: [{sever_name: a.org}, {server_name: \"@a:b\"}, {server_name: b.org}, {server_name: b.org}, {server_name: c.org, client_api: c.org}, d.org]", nil, []string{
+			`homeservers[0].server_name: is missing`, `homeservers[0].sever_name: no such setting - did you mean homeservers[0].server_name?`,
+			`homeservers[1].server_name: "@a:b" is not a server name`, `homeservers[3].server_name: b.org is listed twice`,
+			`homeservers[4].client_api: "c.org" is not a base URL`, `homeservers[5]: is not a homeserver`}},
+		{"CA without certificates", "federation_ca_file: keys.yaml", nil, []string{`federation_ca_file: keys.yaml holds no certificate`}},
+		{"words", "room: {auto_create: maybe}\nlog: {level: loud, format: xml}", nil, []string{
+			`log.format: "xml" is not a format`, `log.level: "loud" is not a level`, `room.auto_create: "maybe" is neither yes nor no`}},
+		{"by environment", "", []string{"CALLSERVER_MEDIA_UDP_PORT=many", "CALLSERVER_KEYS={"}, []string{
+			`CALLSERVER_KEYS (keys): is not a YAML value`, `CALLSERVER_MEDIA_UDP_PORT (media.udp_port): many is not a port`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := load(t, tc.file, tc.env...)
+			if err == nil {
+				t.Fatalf("no problem in:\n%s", tc.file)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tc.want) {
+				t.Fatalf("got\n%s\nwant %d lines", err, len(tc.want))
+			}
+			for i, line := range lines {
+				if !strings.Contains(line, tc.want[i]) {
+					t.Errorf("line %d\n got %s\nwant %s", i+1, line, tc.want[i])
+				}
+				if strings.Contains(line, secret) {
+					t.Errorf("echoes a secret: %s", line)
+				}
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	c, err := load(t, "keys: {short: abc}\nkeys_file: open.yaml\nadmin: {listen: \":7980\"}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(c.Warnings, "\n")
+	for _, want := range []string{"keys.short: the secret has 3 characters", "everybody on this machine can read", "admin.listen: :7980 shows metrics"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("warnings\n%s\nlack %q", text, want)
+		}
+	}
+}
+
+// TestManual keeps docs/callserver.yaml complete and true: it loads as it is, it loads with every comment that is a
+// setting taken in, and then it mentions every key.
+func TestManual(t *testing.T) {
+	const manual = "../../docs/callserver.yaml"
+	asIs, err := Load(manual, nil)
+	if err != nil {
+		t.Fatalf("%s as it stands: %v", manual, err)
+	}
+	standard, _ := Load("", nil)
+	standard.Room.AutoCreate = false // written out in the manual
+	if diff := cmp.Diff(standard, asIs); diff != "" {
+		t.Errorf("%s does not show the defaults (-default +manual):\n%s", manual, diff)
+	}
+
+	text, err := os.ReadFile(manual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := regexp.MustCompile(`(?m)^( *)#(\S|  )`).ReplaceAllString(string(text), "$1$2")
+	var found []string
+	if _, err = load(t, full, ""); err != nil {
+		found = strings.Split(err.Error(), "\n")
+	}
+	for _, line := range found { // the files it names exist only at the operator's
+		if !strings.HasPrefix(line, "federation_ca_file") && !strings.HasPrefix(line, "keys_file") {
+			t.Errorf("%s with every setting: %s", manual, line)
+		}
+	}
+	for _, key := range append(Keys(), HomeserverKeys()...) {
+		if !regexp.MustCompile(`(?m)^[ -]*` + last(key) + `:`).MatchString(full) {
+			t.Errorf("%s does not mention %s", manual, key)
+		}
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	for key, want := range map[string]string{
+		"media.udp_port":   "media.udp_port",
+		"media.udpport":    "media.udp_port",
+		"meida.udp_port":   "media.udp_port",
+		"http.udp_port":    "media.udp_port",
+		"homeserver":       "homeservers",
+		"htpp":             "http",
+		"completely_other": "",
+	} {
+		if got := suggest(key, append(Keys(), sections()...)); got != want {
+			t.Errorf("suggest(%q) = %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.8.9.1:1": true, "[::1]:1": true, "localhost:1": true, "localhost": true, "[::ffff:127.0.0.1]:1": true, "alice.localhost:80": true,
+		":1": false, "0.0.0.0:1": false, "[::]:1": false, "10.0.0.1:1": false, "example.org:1": false, "localhost.example.org": false, "": false,
+	} {
+		if got := Loopback(addr); got != want {
+			t.Errorf("Loopback(%q) = %v, want %v", addr, got, want)
+		}
+	}
+}
+
+// FuzzLoad: no file makes Load panic.
+func FuzzLoad(f *testing.F) {
+	f.Add("http: {listen: \":1\"}\nkeys: {a: b}", "7881")
+	f.Add("homeservers: [{server_name: a}, 3, {}]\nmedia: []", "[1")
+	f.Fuzz(func(t *testing.T, file, port string) {
+		name := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(name, []byte(file), 0o600); err != nil {
+			t.Skip("cannot write the case:", err)
+		}
+		c, err := Load(name, []string{"CALLSERVER_MEDIA_UDP_PORT=" + port, "CALLSERVER_MEDIA_ADVERTISE=" + port})
+		if (c == nil) == (err == nil) {
+			t.Errorf("config %v with error %v", c, err)
+		}
+	})
+}
+
+// load loads a file's text, beside a keys file that is private and one that is not.
+func load(t *testing.T, text string, env ...string) (*Config, error) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, f := range map[string]struct {
+		text string
+		mode os.FileMode
+	}{
+		"callserver.yaml": {text, 0o600},
+		"keys.yaml":       {"two: " + secret + "\n", 0o600},
+		"open.yaml":       {"three: " + secret + "\n", 0o644},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(f.text), f.mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Load(filepath.Join(dir, "callserver.yaml"), env)
+}

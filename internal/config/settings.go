@@ -1,0 +1,290 @@
+package config
+
+import (
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/knadh/koanf/parsers/yaml"
+)
+
+// A setting is one key of the file. set checks the value and stores it, or reports a problem.
+type setting struct {
+	key     string
+	scalar  bool   // the environment gives the text as it is; otherwise YAML
+	example string // a right value
+	set     func(l *loader, key string, v any)
+}
+
+// settings is the whole vocabulary, in the order of docs/callserver.yaml.
+var settings = []setting{
+	{"log.level", true, "info", logLevel},
+	{"log.format", true, "text", logFormat},
+	{"http.listen", true, "127.0.0.1:7880", listen(func(c *Config) *string { return &c.HTTP.Listen }, false)},
+	{"http.public_url", true, "https://call.example.org", publicURL},
+	{"admin.listen", true, "127.0.0.1:7980", listen(func(c *Config) *string { return &c.Admin.Listen }, true)},
+	{"media.udp_port", true, "7881", port(func(c *Config) *int { return &c.Media.UDPPort })},
+	{"media.tcp_port", true, "7881", port(func(c *Config) *int { return &c.Media.TCPPort })},
+	{"media.advertise", false, "[203.0.113.7]", advertise},
+	{"keys", false, "{my-key: a-long-random-secret}", keys},
+	{"keys_file", true, "keys.yaml", keysFile},
+	{"homeservers", false, "[{server_name: example.org}]", homeservers},
+	{"federation_ca_file", true, "ca.pem", federationCA},
+	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
+}
+
+func defaults(c *Config) {
+	c.HTTP.Listen = "127.0.0.1:7880"
+	c.Admin.Listen = "127.0.0.1:7980"
+	c.Media.UDPPort, c.Media.TCPPort = 7881, 7881
+	c.Keys = map[string]string{}
+}
+
+// Keys lists every setting, in the order of the manual.
+func Keys() []string {
+	names := make([]string, len(settings))
+	for i, s := range settings {
+		names[i] = s.key
+	}
+	return names
+}
+
+// sections lists the inner nodes of the tree.
+func sections() []string {
+	var names []string
+	for _, s := range settings {
+		if section, _, nested := strings.Cut(s.key, "."); nested && !slices.Contains(names, section) {
+			names = append(names, section)
+		}
+	}
+	return names
+}
+
+func logLevel(l *loader, key string, v any) {
+	if l.config.Log.Level.UnmarshalText([]byte(fmt.Sprint(v))) != nil {
+		l.config.Log.Level = slog.LevelInfo
+		l.problem(key, fmt.Sprintf("%q is not a level", fmt.Sprint(v)), "use debug, info, warn or error")
+	}
+}
+
+func logFormat(l *loader, key string, v any) {
+	switch v {
+	case "text":
+	case "json":
+		l.config.Log.JSON = true
+	default:
+		l.problem(key, fmt.Sprintf("%q is not a format", fmt.Sprint(v)), "use text or json")
+	}
+}
+
+// isOff reads the ways to say that a listener is not wanted.
+func isOff(v any) bool { return v == false || v == "off" || v == "false" }
+
+func listen(field func(*Config) *string, optional bool) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		if optional && isOff(v) {
+			*field(&l.config) = ""
+			return
+		}
+		text := fmt.Sprint(v)
+		_, number, err := net.SplitHostPort(text)
+		if err == nil {
+			_, err = strconv.ParseUint(number, 10, 16)
+		}
+		if err != nil {
+			l.problem(key, fmt.Sprintf("%q is not host:port", text), "write for example 127.0.0.1:7880, or :7880 for every address")
+			return
+		}
+		*field(&l.config) = text
+	}
+}
+
+func port(field func(*Config) *int) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		if isOff(v) {
+			*field(&l.config) = Off
+			return
+		}
+		n, err := strconv.ParseUint(fmt.Sprint(v), 10, 16)
+		if err != nil {
+			l.problem(key, fmt.Sprintf("%v is not a port", v), "use 1 to 65535, 0 for any free port, or off")
+			return
+		}
+		*field(&l.config) = int(n)
+	}
+}
+
+func boolean(field func(*Config) *bool) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		switch v {
+		case true, "true":
+			*field(&l.config) = true
+		case false, "false":
+			*field(&l.config) = false
+		default:
+			l.problem(key, fmt.Sprintf("%q is neither yes nor no", fmt.Sprint(v)), "use true or false")
+		}
+	}
+}
+
+func publicURL(l *loader, key string, v any) {
+	if u, ok := l.url(key, v); ok {
+		l.config.HTTP.PublicURL = u
+	}
+}
+
+// url reads an http(s) base URL and takes its trailing slash away.
+func (l *loader) url(key string, v any) (*url.URL, bool) {
+	text := fmt.Sprint(v)
+	u, err := url.Parse(strings.TrimRight(text, "/"))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		l.problem(key, fmt.Sprintf("%q is not a base URL", text), "write scheme and host, for example https://call.example.org")
+		return nil, false
+	}
+	return u, true
+}
+
+func advertise(l *loader, key string, v any) {
+	var items []any
+	switch v := v.(type) {
+	case []any:
+		items = v
+	case string:
+		for item := range strings.SplitSeq(v, ",") {
+			items = append(items, strings.TrimSpace(item))
+		}
+	default:
+		items = []any{v}
+	}
+	for _, item := range items {
+		addr, err := netip.ParseAddr(fmt.Sprint(item))
+		if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
+			l.problem(key, fmt.Sprintf("%q is not an address that clients can send to", fmt.Sprint(item)), "list IP addresses, for example [203.0.113.7, 2001:db8::7]; names are not resolved")
+			continue
+		}
+		l.config.Media.Advertise = append(l.config.Media.Advertise, addr.Unmap())
+	}
+}
+
+func keys(l *loader, key string, v any) {
+	pairs, ok := v.(map[string]any)
+	if !ok {
+		l.problem(key, "is not a list of key: secret pairs", "write below it, indented:  my-key: a-long-random-secret")
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		secret, isText := pairs[name].(string)
+		_, twice := l.config.Keys[name]
+		switch {
+		case !isText || secret == "":
+			l.problem(key+"."+name, "has no secret", "give it one in quotes; callserver token --new-key prints a good one")
+		case twice:
+			l.problem(key+"."+name, "is defined twice, in keys and in keys_file", "keep one of the two")
+		default:
+			l.config.Keys[name] = secret
+		}
+	}
+}
+
+func keysFile(l *loader, key string, v any) {
+	name := fmt.Sprint(v)
+	text, ok := l.file(key, name)
+	if !ok {
+		return
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(l.dir, name)
+	}
+	if info, err := os.Stat(name); err == nil && info.Mode().Perm()&0o007 != 0 {
+		l.config.Warnings = append(l.config.Warnings, key+": everybody on this machine can read "+name+" - chmod o-rwx it")
+	}
+	tree, err := yaml.Parser().Unmarshal(text)
+	if err != nil || len(tree) == 0 {
+		l.problem(key, name+" holds no keys", "write one \"key: secret\" a line")
+		return
+	}
+	keys(l, key, tree)
+}
+
+func homeservers(l *loader, key string, v any) {
+	items, ok := v.([]any)
+	if !ok {
+		l.problem(key, "is not a list", "begin each homeserver with \"- server_name: example.org\"")
+		return
+	}
+	for i, item := range items {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		fields, ok := item.(map[string]any)
+		if !ok {
+			l.problem(at, "is not a homeserver", "write \"- server_name: example.org\"")
+			continue
+		}
+		l.homeserver(at, fields)
+	}
+}
+
+// HomeserverKeys lists the settings of one entry of homeservers.
+func HomeserverKeys() []string { return []string{"server_name", "client_api", "federation"} }
+
+func (l *loader) homeserver(at string, fields map[string]any) {
+	var h Homeserver
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		key, value := at+"."+name, fields[name]
+		switch name {
+		case "server_name":
+			h.ServerName = fmt.Sprint(value)
+			if h.ServerName == "" || strings.ContainsAny(h.ServerName, "/@ ") {
+				l.problem(key, fmt.Sprintf("%q is not a server name", h.ServerName), "write what stands after the colon of a user's id, for example example.org")
+				return
+			}
+		case "client_api":
+			if u, ok := l.url(key, value); ok {
+				h.ClientAPI = u.String()
+			}
+		case "federation":
+			if u, ok := l.url(key, value); ok {
+				h.Federation = u.String()
+			}
+		default:
+			fix := "an entry has " + strings.Join(HomeserverKeys(), ", ")
+			if s := suggest(name, HomeserverKeys()); s != "" {
+				fix = "did you mean " + at + "." + s + "?"
+			}
+			l.problem(key, "no such setting", fix)
+		}
+	}
+	if h.ServerName == "" {
+		l.problem(at+".server_name", "is missing", "write what stands after the colon of a user's id, for example example.org")
+		return
+	}
+	if slices.ContainsFunc(l.config.Homeservers, func(o Homeserver) bool { return o.ServerName == h.ServerName }) {
+		l.problem(at+".server_name", h.ServerName+" is listed twice", "keep one entry")
+		return
+	}
+	l.config.Homeservers = append(l.config.Homeservers, h)
+}
+
+func federationCA(l *loader, key string, v any) {
+	text, ok := l.file(key, fmt.Sprint(v))
+	if !ok {
+		return
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a system without certificates: only the file's
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		l.problem(key, fmt.Sprint(v)+" holds no certificate", "name a file of PEM certificates (-----BEGIN CERTIFICATE-----)")
+		return
+	}
+	l.config.FederationCA = pool
+}

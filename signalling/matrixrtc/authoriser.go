@@ -1,0 +1,229 @@
+// An Authoriser turns proof of a Matrix account into a token for the calls of a Matrix room (MSC4195).
+// Package matrixrtc owns the token endpoints of MatrixRTC clients, the verification of their OpenID tokens at
+// their homeservers, and the documents by which clients discover this server.
+// It never speaks to media, keeps no state about calls, and never logs or stores a token.
+//
+// # Who gets in
+//
+// Closed by default. A user of a configured homeserver has full access: the token lets it publish, and the room is
+// created for it. Anybody else is refused with 403 M_FORBIDDEN before a single packet is sent to the server it
+// names, unless Options.Remote is [RemoteSubscribe]: then it gets a token that subscribes only and creates no room,
+// which is what members of a call on several servers need from the servers of the others.
+//
+// Membership of the Matrix room is not checked yet: a user with full access can enter the call of any room whose id
+// it knows.
+//
+// # Private addresses
+//
+// A configured homeserver may live at a private or loopback address, since the operator named it. Every other
+// server is reached at public addresses only, checked on the address that is dialled, so that neither a redirect
+// nor a name that resolves differently the second time leads inside.
+//
+// # Delayed leaves
+//
+// Delegation of delayed leaves (MSC4140) is not done here, and nothing pretends otherwise: the probes answer 404, so
+// that clients keep sending their own restarts every few seconds, and a token request with delay fields is refused
+// with 400 M_BAD_JSON, on which clients repeat it without. Accepting the fields and forgetting them would leave a
+// ghost in the room for up to an hour after a crash.
+package matrixrtc
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"maunium.net/go/mautrix/federation"
+
+	"callserver/signalling/token"
+)
+
+// What the reference service asks of its media server for each room, and for how long its tokens live.
+const (
+	TokenLife        = time.Hour
+	EmptyTimeout     = 300 * time.Second // until a created room that nobody entered is gone
+	DepartureTimeout = 20 * time.Second  // until a room that everybody left is gone
+)
+
+// Rooms is where rooms are created for users with full access.
+type Rooms interface {
+	// CreateRoom makes sure that the room exists. It is called again for rooms that do.
+	CreateRoom(name string, empty, departure time.Duration) error
+}
+
+// A Homeserver is one whose users have full access.
+type Homeserver struct {
+	ServerName string // as in the ids of its users: example.org
+	ClientAPI  string // base URL of its client API; empty means https://HOST of ServerName
+	Federation string // base URL of its federation API, for development; empty means discovery as Matrix specifies it
+}
+
+// Remote says what users of other homeservers get.
+type Remote uint8
+
+const (
+	RemoteRefuse    Remote = iota // nothing
+	RemoteSubscribe               // a token that subscribes only and creates no room
+)
+
+// Options of an Authoriser. Rooms and Keys are required.
+type Options struct {
+	Keys        token.Keys
+	Key         string // id of the signing key; empty means the alphabetically first of Keys
+	Rooms       Rooms
+	Homeservers []Homeserver
+	Remote      Remote
+
+	// Where clients find the media server and this service. Empty means derived from the host the client asked,
+	// which is for development: clients tell servers apart by the exact text of these URLs.
+	SFUURL     string // wss://rtc.example.org/livekit/sfu
+	ServiceURL string // https://rtc.example.org/livekit/jwt
+	SFUPath    string // for the derived SFUURL; empty means /livekit/sfu
+	Prefix     string // endpoints answer below it as well as without it; empty means /livekit/jwt
+
+	RootCAs    *x509.CertPool                 // certificate authorities of homeservers; nil means the system's
+	Resolver   *net.Resolver                  // nil means the system's
+	ClientAddr func(*http.Request) netip.Addr // whose rate limit a request counts towards; nil means its peer's
+	Now        func() time.Time               // nil means time.Now
+	Logger     *slog.Logger                   // nil means none
+}
+
+// An Authoriser serves the endpoints of MatrixRTC clients. Safe for concurrent use.
+type Authoriser struct {
+	options     Options
+	homeservers map[string]Homeserver // by server name
+	names       []string              // their names in the configured order
+	directory   *directory
+	limiter     *limiter
+	counters    counters
+	closing     atomic.Bool
+}
+
+// New checks the options, all of them, and returns an Authoriser that the caller must Close.
+func New(o Options) (*Authoriser, error) {
+	a := &Authoriser{options: o, homeservers: make(map[string]Homeserver)}
+	err := errors.Join(a.setKey(), a.setURLs(), a.setHomeservers())
+	if o.Rooms == nil {
+		err = errors.Join(err, errors.New("no rooms to create rooms in"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set up the authoriser: %w", err)
+	}
+	if a.options.Logger == nil {
+		a.options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if a.options.Now == nil {
+		a.options.Now = time.Now
+	}
+	if a.options.ClientAddr == nil {
+		a.options.ClientAddr = peerAddr
+	}
+	a.directory = newDirectory(o.Resolver, o.RootCAs, &a.counters)
+	a.limiter = newLimiter()
+	return a, nil
+}
+
+func (a *Authoriser) setKey() error {
+	o := &a.options
+	if len(o.Keys) == 0 {
+		return errors.New("keys: no key to sign tokens with")
+	}
+	if o.Key == "" {
+		o.Key = slices.Min(slices.Collect(maps.Keys(o.Keys)))
+	}
+	if o.Keys[o.Key] == "" {
+		return fmt.Errorf("keys: %q has no secret", o.Key)
+	}
+	return nil
+}
+
+func (a *Authoriser) setURLs() error {
+	o := &a.options
+	if o.SFUPath == "" {
+		o.SFUPath = "/livekit/sfu"
+	}
+	if o.Prefix == "" {
+		o.Prefix = "/livekit/jwt"
+	}
+	o.SFUPath = "/" + strings.Trim(o.SFUPath, "/")
+	o.Prefix = "/" + strings.Trim(o.Prefix, "/")
+	// Clients join paths by plain concatenation and tell servers apart by string equality.
+	o.SFUURL = strings.TrimRight(o.SFUURL, "/")
+	o.ServiceURL = strings.TrimRight(o.ServiceURL, "/")
+	return errors.Join(
+		checkURL("media server URL", o.SFUURL, "ws", "wss", "http", "https"),
+		checkURL("service URL", o.ServiceURL, "http", "https"),
+	)
+}
+
+func (a *Authoriser) setHomeservers() error {
+	var errs []error
+	for i, h := range a.options.Homeservers {
+		host, _, ok := federation.ParseServerName(h.ServerName)
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("homeservers[%d].server_name: %q is not a server name like example.org", i, h.ServerName))
+			continue
+		case a.homeservers[h.ServerName].ServerName != "":
+			errs = append(errs, fmt.Errorf("homeservers[%d].server_name: %q is listed twice", i, h.ServerName))
+			continue
+		}
+		errs = append(errs,
+			checkURL(fmt.Sprintf("homeservers[%d].client_api", i), h.ClientAPI, "http", "https"),
+			checkURL(fmt.Sprintf("homeservers[%d].federation", i), h.Federation, "http", "https"))
+		if h.ClientAPI == "" {
+			h.ClientAPI = "https://" + (&url.URL{Host: bracket(host)}).Host
+		}
+		h.ClientAPI = strings.TrimRight(h.ClientAPI, "/")
+		h.Federation = strings.TrimRight(h.Federation, "/")
+		a.homeservers[h.ServerName] = h
+		a.names = append(a.names, h.ServerName)
+	}
+	return errors.Join(errs...)
+}
+
+// bracket puts the brackets of a URL around an IPv6 address.
+func bracket(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+func checkURL(what, raw string, schemes ...string) error {
+	if raw == "" {
+		return nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%s: %q is not a URL like %s://host/path", what, raw, schemes[len(schemes)-1])
+	}
+	return nil
+}
+
+// Close makes token endpoints answer 503 and drops the idle connections to homeservers. Requests being answered go on.
+func (a *Authoriser) Close() error {
+	a.closing.Store(true)
+	a.directory.close()
+	return nil
+}
+
+// Stats returns what happened since the start.
+func (a *Authoriser) Stats() Stats { return a.counters.snapshot() }
+
+func peerAddr(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
+}

@@ -1,0 +1,61 @@
+package matrixrtc
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+)
+
+// slotRoom is the slot that the older endpoint, which names none, is about.
+const slotRoom = "m.call#ROOM"
+
+// Hash is the H of MSC4195: SHA-256 over the canonical JSON of the strings as an array, in base64 without padding.
+// The result contains '/' and '+': never put it in a path unescaped.
+func Hash(parts ...string) string {
+	text := []byte{'['}
+	for i, p := range parts {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = appendCanonical(text, p)
+	}
+	sum := sha256.Sum256(append(text, ']'))
+	return base64.RawStdEncoding.EncodeToString(sum[:])
+}
+
+// RoomName is the media server's name for the call in a slot of a Matrix room.
+func RoomName(roomID, slotID string) string { return Hash(roomID, slotID) }
+
+// DeviceIdentity is the participant identity that clients expect of the older endpoint and of state events.
+func DeviceIdentity(userID, deviceID string) string { return userID + ":" + deviceID }
+
+// MemberIdentity is the participant identity that clients expect of /get_token.
+func MemberIdentity(userID, deviceID, memberID string) string {
+	return Hash(userID, deviceID, memberID)
+}
+
+// appendCanonical appends s as a string of Matrix's canonical JSON. encoding/json escapes more: <, >, &, U+2028, U+2029.
+func appendCanonical(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c == '\b':
+			b = append(b, `\b`...)
+		case c == '\t':
+			b = append(b, `\t`...)
+		case c == '\n':
+			b = append(b, `\n`...)
+		case c == '\f':
+			b = append(b, `\f`...)
+		case c == '\r':
+			b = append(b, `\r`...)
+		case c < 0x20:
+			b = fmt.Appendf(b, `\u%04x`, c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
+}

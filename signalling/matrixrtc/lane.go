@@ -1,0 +1,158 @@
+package matrixrtc
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"maunium.net/go/mautrix/federation"
+)
+
+// How long a homeserver may take. Everything about one OpenID token fits in lookupTimeout, which clients wait for.
+const (
+	lookupTimeout    = 5 * time.Second
+	wellKnownTimeout = 2 * time.Second // then discovery goes on without the document
+	dialTimeout      = 2 * time.Second // for one name or address
+	maxAnswer        = 64 << 10        // bytes, of header and body each
+	maxRedirects     = 5               // of the well-known document; nothing else may redirect
+)
+
+// A lane is how homeservers of one degree of trust are reached. Connections are pooled for each lane by itself: one
+// that was opened to a private address for a configured homeserver must not serve a stranger who names the same host.
+type lane struct {
+	dialer *net.Dialer
+	direct *http.Client // to the host of the URL
+	routed *http.Client // to the addresses that route put in the context
+	find   *federation.ResolveServerNameOpts
+	slots  chan struct{} // lookups at a time; when full, the next one waits
+}
+
+type routeKey struct{}
+
+func newLane(resolver *net.Resolver, roots *x509.CertPool, anywhere bool, slots int) *lane {
+	l := &lane{dialer: newDialer(resolver, anywhere), slots: make(chan struct{}, slots)}
+	transport := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+		return &http.Transport{ // no Proxy: the address check must see the homeserver's
+			DialContext:            dial,
+			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    dialTimeout,
+			MaxResponseHeaderBytes: maxAnswer,
+			MaxIdleConnsPerHost:    4,
+			MaxIdleConns:           64,
+			IdleConnTimeout:        time.Minute,
+		}
+	}
+	l.direct = &http.Client{Transport: transport(l.dialer.DialContext), CheckRedirect: neverRedirect}
+	l.routed = &http.Client{Transport: transport(l.dialRoute), CheckRedirect: neverRedirect}
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	l.find = &federation.ResolveServerNameOpts{
+		DNSClient: resolver,
+		HTTPClient: &http.Client{
+			Transport: l.direct.Transport, CheckRedirect: secureRedirect, Timeout: wellKnownTimeout,
+		},
+	}
+	return l
+}
+
+func neverRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+func secureRedirect(to *http.Request, via []*http.Request) error {
+	if to.URL.Scheme != "https" || len(via) > maxRedirects {
+		return errors.New("too many redirects, or one that leaves https")
+	}
+	return nil
+}
+
+// dialRoute dials the addresses that discovery found for the host, in their order.
+func (l *lane) dialRoute(ctx context.Context, network, _ string) (net.Conn, error) {
+	addresses, _ := ctx.Value(routeKey{}).([]string)
+	var errs []error
+	for _, address := range addresses {
+		conn, err := l.dialer.DialContext(ctx, network, address)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(append(errs, errNoRoute)...)
+}
+
+var errNoRoute = errors.New("no address of the homeserver answers")
+
+// A route is where the federation API of a server name is.
+type route struct {
+	host      string   // for TLS and the Host header
+	addresses []string // host:port
+}
+
+// discover resolves a server name as Matrix's server-server API specifies it.
+func (l *lane) discover(ctx context.Context, name string) (route, error) {
+	found, err := federation.ResolveServerName(ctx, name, l.find)
+	if err != nil {
+		return route{}, fmt.Errorf("discover %s: %w", name, err)
+	}
+	if _, _, ok := federation.ParseServerName(found.HostHeader); !ok {
+		return route{}, fmt.Errorf("discover %s: its well-known document names no server: %q", name, found.HostHeader)
+	}
+	return route{host: found.HostHeader, addresses: found.IPPort}, nil
+}
+
+// get asks for a document below a base URL, along a route unless that is empty. Errors do not contain the query.
+func (l *lane) get(ctx context.Context, base, path string, query url.Values, r route) (status int, body []byte, err error) {
+	client := l.direct
+	if r.host != "" {
+		client = l.routed
+		ctx = context.WithValue(ctx, routeKey{}, r.addresses)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path+"?"+query.Encode(), nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("ask %s: %w", base, bare(err))
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("ask %s: %w", base, bare(err))
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return 0, nil, fmt.Errorf("read answer of %s: %w", base, err)
+	}
+	if len(body) > maxAnswer {
+		return 0, nil, fmt.Errorf("read answer of %s: more than %d bytes", base, maxAnswer)
+	}
+	return resp.StatusCode, body, nil
+}
+
+// bare takes the URL out of an error: its query is somebody's token.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func (l *lane) enter(ctx context.Context) error {
+	select {
+	case l.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for other lookups: %w", ctx.Err())
+	}
+}
+
+func (l *lane) leave() { <-l.slots }
+
+func (l *lane) close() {
+	l.direct.CloseIdleConnections()
+	l.routed.CloseIdleConnections()
+}

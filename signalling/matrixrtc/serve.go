@@ -1,0 +1,207 @@
+package matrixrtc
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"callserver/signalling/token"
+)
+
+// maxBody is the longest request body, in bytes.
+const maxBody = 1 << 20
+
+// The endpoints, below the prefix or without it. Everything else is answered 404 M_UNRECOGNIZED, the probes for
+// delegation among it.
+const (
+	pathSFUGet             = "/sfu/get"
+	pathGetToken           = "/get_token"
+	pathHealth             = "/healthz"
+	pathTransports         = "/_matrix/client/v1/rtc/transports"
+	pathTransportsUnstable = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
+	pathWellKnown          = "/.well-known/matrix/client"
+)
+
+// Handles reports whether a request for this path is the Authoriser's where it shares a mux with others. Below the
+// prefix every path is.
+func (a *Authoriser) Handles(path string) bool {
+	path = collapse(path)
+	rest, below := strings.CutPrefix(path, a.options.Prefix)
+	if below && (rest == "" || rest[0] == '/') {
+		return true
+	}
+	switch path {
+	case pathSFUGet, pathGetToken, pathWellKnown, "/delegate_delayed_leave":
+		return true
+	}
+	return strings.HasPrefix(path, "/_matrix/")
+}
+
+// Handler serves the endpoints. It cleans paths itself: a redirecting mux in front of it would turn POST into GET.
+func (a *Authoriser) Handler() http.Handler { return http.HandlerFunc(a.serve) }
+
+func (a *Authoriser) serve(w http.ResponseWriter, r *http.Request) {
+	a.counters.requests.Add(1)
+	path := collapse(r.URL.Path)
+	if rest, ok := strings.CutPrefix(path, a.options.Prefix); ok && strings.HasPrefix(rest, "/") {
+		path = rest
+	}
+	switch path {
+	case pathSFUGet:
+		a.serveToken(w, r, parseSFUGet)
+	case pathGetToken:
+		a.serveToken(w, r, parseGetToken)
+	case pathTransports, pathTransportsUnstable:
+		a.serveTransports(w, r)
+	case pathWellKnown:
+		a.serveWellKnown(w, r)
+	case pathHealth:
+		if allow(w, r, matrixCORS, http.MethodGet, http.MethodHead) {
+			w.WriteHeader(http.StatusOK)
+		}
+	default:
+		a.serveUnknown(w, r, path)
+	}
+}
+
+// serveUnknown says "no such thing" in a way that a web page may read, or else a probe fails for another reason.
+func (a *Authoriser) serveUnknown(w http.ResponseWriter, r *http.Request, path string) {
+	c := tokenCORS
+	if strings.HasPrefix(path, "/_matrix/") {
+		c = matrixCORS
+	}
+	c.set(w.Header())
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	refuse(w, &refusal{status: http.StatusNotFound, code: "M_UNRECOGNIZED", text: "Unrecognized request"})
+}
+
+// allow answers preflights and wrong methods, and reports whether the request is left to the caller.
+func allow(w http.ResponseWriter, r *http.Request, c cors, methods ...string) bool {
+	c.set(w.Header())
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Access-Control-Max-Age", "86400")
+		w.WriteHeader(http.StatusOK)
+		return false
+	}
+	for _, m := range methods {
+		if r.Method == m {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(append(methods, http.MethodOptions), ", "))
+	refuse(w, &refusal{status: http.StatusMethodNotAllowed, code: "M_UNRECOGNIZED", text: "Method not allowed"})
+	return false
+}
+
+func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) {
+	if !allow(w, r, tokenCORS, http.MethodPost) {
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	raw, err := a.authorise(w, r, parse)
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, struct {
+		URL string `json:"url"`
+		JWT string `json:"jwt"`
+	}{a.sfuURL(r), raw})
+}
+
+// authorise walks a token request through every check, the cheap ones first.
+func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) (string, error) {
+	if a.closing.Load() {
+		return "", &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
+	}
+	now := a.options.Now()
+	if wait := a.limiter.take(a.options.ClientAddr(r), now); wait > 0 {
+		return "", &refusal{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", text: "Too many requests", retry: wait}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return "", bodyRefusal(err)
+	}
+	q, err := parse(body)
+	if err != nil {
+		return "", err
+	}
+	homeserver, full := a.homeservers[q.openID.ServerName]
+	if !full && a.options.Remote != RemoteSubscribe {
+		return "", &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
+	}
+	user, err := a.directory.user(r.Context(), q.openID, homeserver, now)
+	if err != nil {
+		level := slog.LevelInfo
+		if errors.Is(err, errSpared) { // said a moment ago
+			level = slog.LevelDebug
+		}
+		a.options.Logger.Log(r.Context(), level, "openid token not verified", "homeserver", q.openID.ServerName, "err", err)
+		return "", &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
+	}
+	if q.claimedUser != "" && q.claimedUser != user {
+		return "", &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "The token is not that of the claimed user"}
+	}
+	return a.issue(q, user, full)
+}
+
+// issue mints the token of a verified user, and creates its room if it may.
+func (a *Authoriser) issue(q *request, user string, full bool) (string, error) {
+	g := token.Join(RoomName(q.room, q.slot), q.identity(user))
+	g.FullAccess = full
+	g.CanPublish, g.CanPublishData = full, full
+	raw, err := a.options.Keys.Mint(a.options.Key, g, TokenLife, a.options.Now())
+	if err != nil {
+		return "", err
+	}
+	if !full {
+		a.counters.restricted.Add(1)
+		return raw, nil
+	}
+	if err := a.options.Rooms.CreateRoom(g.Room, EmptyTimeout, DepartureTimeout); err != nil {
+		a.counters.roomFailures.Add(1)
+		return "", err
+	}
+	a.counters.tokens.Add(1)
+	return raw, nil
+}
+
+func bodyRefusal(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return &refusal{status: http.StatusRequestEntityTooLarge, code: "M_TOO_LARGE", text: "The body is too large"}
+	}
+	return &refusal{status: http.StatusBadRequest, code: "M_NOT_JSON", text: "The body could not be read", err: err}
+}
+
+// refuse answers an error. One that is not a refusal is ours, and goes to the log under an id that the person sees too.
+func (a *Authoriser) refuse(w http.ResponseWriter, err error) {
+	var r *refusal
+	if !errors.As(err, &r) {
+		id := rand.Text()[:8]
+		a.options.Logger.Error("token request failed", "request", id, "err", err)
+		r = &refusal{
+			status: http.StatusInternalServerError, code: "M_UNKNOWN",
+			text: "Something went wrong on the server (request " + id + ")",
+		}
+	}
+	a.counters.refused(r.status)
+	refuse(w, r)
+}
+
+// collapse makes one slash of several and drops those at the end: clients join URLs by plain concatenation.
+func collapse(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	if len(path) > 1 {
+		path = strings.TrimSuffix(path, "/")
+	}
+	return path
+}

@@ -1,0 +1,118 @@
+// Package packet holds one RTP packet as it was received.
+// It owns the packet's bytes (pooled, reference counted), the parsing of header and extensions, the memory of recent packets and the
+// arithmetic of sequence numbers: what was lost, what to ask for again, what to report (RFC 3550, RFC 4585, RFC 8285).
+// It never looks into a payload, reads a clock or starts a goroutine.
+package packet
+
+// Hot path: see ARCHITECTURE.md#packet
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Capacity is the largest datagram, in bytes, that a Packet holds: an Ethernet MTU.
+const Capacity = 1500
+
+// compactCapacity is what Compact shrinks a packet to: Opus frames with their header fit.
+const compactCapacity = 256
+
+// A Packet is one received RTP packet. The fields are set by Parse and read-only from then on, so that any number of goroutines
+// may read them while each holds a reference.
+type Packet struct {
+	SequenceNumber    uint16
+	TransportSequence uint16 // transport-wide congestion control, if HasTransportSequence
+	PayloadType       uint8
+	AudioLevel        uint8 // RFC 6464, in -dBov: 0 is loudest, 127 silence; if HasAudioLevel
+	Timestamp         uint32
+	SSRC              uint32
+
+	Marker               bool
+	Voice                bool // RFC 6464 V bit
+	HasAudioLevel        bool
+	HasTransportSequence bool
+	// Retransmitted is set by whoever unwrapped the packet from a retransmission stream (RFC 4588): it fills a gap but does not count
+	// as received in reports.
+	Retransmitted bool
+
+	// These point into the packet's own buffer and live as long as the reference does.
+	Payload              []byte // without padding; empty for a padding-only packet
+	DependencyDescriptor []byte // nil if absent
+	AbsCaptureTime       []byte // nil if absent
+
+	references atomic.Int32
+	buffer     []byte
+}
+
+var (
+	pool    = sync.Pool{New: func() any { return &Packet{buffer: make([]byte, Capacity)} }}
+	compact = sync.Pool{New: func() any { return &Packet{buffer: make([]byte, compactCapacity)} }}
+)
+
+// Get returns an empty packet that the caller owns (reference count 1).
+func Get() *Packet {
+	p := pool.Get().(*Packet)
+	p.references.Store(1)
+	return p
+}
+
+// Buffer returns the packet's bytes at full capacity, to read a datagram into before Parse. Only the sole owner may write to it.
+func (p *Packet) Buffer() []byte { return p.buffer }
+
+// Retain adds a reference and returns p.
+func (p *Packet) Retain() *Packet {
+	if p.references.Add(1) <= 1 {
+		panic("packet: Retain after the last Release")
+	}
+	return p
+}
+
+// Release gives up one reference; after the last one the buffer is reused.
+func (p *Packet) Release() {
+	switch n := p.references.Add(-1); {
+	case n > 0:
+	case n < 0:
+		panic("packet: Release without a reference")
+	case len(p.buffer) == compactCapacity:
+		p.reset()
+		compact.Put(p)
+	default:
+		p.reset()
+		pool.Put(p)
+	}
+}
+
+func (p *Packet) reset() {
+	p.SequenceNumber, p.TransportSequence, p.PayloadType, p.AudioLevel, p.Timestamp, p.SSRC = 0, 0, 0, 0, 0, 0
+	p.Marker, p.Voice, p.HasAudioLevel, p.HasTransportSequence, p.Retransmitted = false, false, false, false, false
+	p.Payload, p.DependencyDescriptor, p.AbsCaptureTime = nil, nil, nil
+}
+
+// Compact returns the packet in a small buffer if it fits one, so that remembering audio does not hold an MTU for every frame. It
+// takes over the caller's reference, which must be the only one.
+func (p *Packet) Compact() *Packet {
+	n := len(p.Payload) + len(p.DependencyDescriptor) + len(p.AbsCaptureTime)
+	if n > compactCapacity || len(p.buffer) == compactCapacity {
+		return p
+	}
+	c := compact.Get().(*Packet)
+	c.references.Store(1)
+	c.SequenceNumber, c.TransportSequence, c.PayloadType, c.AudioLevel = p.SequenceNumber, p.TransportSequence, p.PayloadType, p.AudioLevel
+	c.Timestamp, c.SSRC, c.Marker, c.Voice = p.Timestamp, p.SSRC, p.Marker, p.Voice
+	c.HasAudioLevel, c.HasTransportSequence, c.Retransmitted = p.HasAudioLevel, p.HasTransportSequence, p.Retransmitted
+	rest := c.buffer
+	c.Payload, rest = move(rest, p.Payload)
+	c.DependencyDescriptor, rest = move(rest, p.DependencyDescriptor)
+	c.AbsCaptureTime, _ = move(rest, p.AbsCaptureTime)
+	p.Release()
+	return c
+}
+
+// move copies b to the front of to; it keeps nil nil.
+func move(to, b []byte) (moved, rest []byte) {
+	if b == nil {
+		return nil, to
+	}
+	n := copy(to, b)
+	return to[:n:n], to[n:]
+}

@@ -1,0 +1,167 @@
+package rtc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+)
+
+// tickInterval is how often an Engine looks at every peer's timers: losses to ask for again, reports, debounces. A tick
+// of an idle peer costs a few loads.
+const tickInterval = 10 * time.Millisecond
+
+// Engine holds what all peers of a node share: the media sockets, the Pion configuration and the one timer loop. Safe
+// for concurrent use.
+type Engine struct {
+	options Options
+	log     *slog.Logger
+	ports   *ports
+	client  *webrtc.API // connections that the client offers
+	server  *webrtc.API // connections that we offer
+	stop    context.CancelFunc
+	loops   sync.WaitGroup
+	counts  counters
+
+	mu     sync.Mutex
+	peers  map[*Peer]struct{}
+	list   []*Peer // copy of peers for the tick loop, nil when stale
+	closed bool
+}
+
+// counters are an Engine's totals.
+type counters struct {
+	peersOpened, panics, overflows atomic.Uint64
+	badDescriptions                atomic.Uint64
+}
+
+// EngineStats is a snapshot of an Engine.
+type EngineStats struct {
+	Peers           int    // open now
+	PeersOpened     uint64 // ever
+	BadDescriptions uint64 // offers and answers refused
+	Panics          uint64 // recovered where client bytes enter; each closed one client
+	Overflows       uint64 // peers ended because their owner did not read events
+}
+
+// New opens the media sockets and starts the timer loop. Close ends it.
+func New(o Options) (*Engine, error) {
+	if o.ICEKeepalive == 0 {
+		o.ICEKeepalive = DefaultICEKeepalive
+	}
+	if o.ICEDisconnected == 0 {
+		o.ICEDisconnected = DefaultICEDisconnected
+	}
+	if o.ICEFailed == 0 {
+		o.ICEFailed = DefaultICEFailed
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	p, err := listen(o)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{options: o, log: o.Logger, ports: p, peers: map[*Peer]struct{}{}}
+	if e.client, err = newAPI(o, p, true); err == nil {
+		e.server, err = newAPI(o, p, false)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("configure webrtc: %w", err), p.close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	e.loops.Go(func() { e.tickLoop(ctx) })
+	return e, nil
+}
+
+// Close closes every peer, the timer loop and the sockets, and returns when all of them have ended.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	peers := make([]*Peer, 0, len(e.peers))
+	for p := range e.peers {
+		peers = append(peers, p)
+	}
+	e.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, p := range peers {
+		wg.Go(p.Close)
+	}
+	wg.Wait()
+	e.stop()
+	e.loops.Wait()
+	return e.ports.close()
+}
+
+// UDPPort is the port that media arrives on, 0 without UDP.
+func (e *Engine) UDPPort() int { return e.ports.udpPort }
+
+// TCPPort is the port of ICE-TCP, 0 without TCP.
+func (e *Engine) TCPPort() int { return e.ports.tcpPort }
+
+// Stats is a snapshot of the totals.
+func (e *Engine) Stats() EngineStats {
+	e.mu.Lock()
+	open := len(e.peers)
+	e.mu.Unlock()
+	return EngineStats{
+		Peers:           open,
+		PeersOpened:     e.counts.peersOpened.Load(),
+		BadDescriptions: e.counts.badDescriptions.Load(),
+		Panics:          e.counts.panics.Load(),
+		Overflows:       e.counts.overflows.Load(),
+	}
+}
+
+// tickLoop is the only timer of all peers.
+func (e *Engine) tickLoop(ctx context.Context) {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			for _, p := range e.open() {
+				p.tick(now)
+			}
+		}
+	}
+}
+
+// open returns the open peers. The slice is shared and never written to again.
+func (e *Engine) open() []*Peer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.list == nil && len(e.peers) > 0 {
+		e.list = make([]*Peer, 0, len(e.peers))
+		for p := range e.peers {
+			e.list = append(e.list, p)
+		}
+	}
+	return e.list
+}
+
+func (e *Engine) add(p *Peer) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	e.peers[p], e.list = struct{}{}, nil
+	e.counts.peersOpened.Add(1)
+	return nil
+}
+
+func (e *Engine) remove(p *Peer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.peers, p)
+	e.list = nil
+}

@@ -62,7 +62,7 @@ func compose(pion string, plans map[string]*plan, mixed bool) (string, error) {
 	for _, m := range d.MediaDescriptions {
 		mid, _ := m.Attribute("mid")
 		if m.MediaName.Media == "application" {
-			m.Attributes = transport(m)
+			m.Attributes = transportLines(m)
 			m.WithPropertyAttribute("sendrecv").WithValueAttribute("sctp-port", "5000").
 				WithValueAttribute("max-message-size", strconv.Itoa(maxMessageSize))
 		} else {
@@ -84,8 +84,8 @@ func compose(pion string, plans map[string]*plan, mixed bool) (string, error) {
 	return string(text), err
 }
 
-// transport keeps the lines of a section that belong to ICE, DTLS and bundling.
-func transport(m *sdp.MediaDescription) []sdp.Attribute {
+// transportLines keeps the lines of a section that belong to ICE, DTLS and bundling.
+func transportLines(m *sdp.MediaDescription) []sdp.Attribute {
 	var out []sdp.Attribute
 	for _, a := range m.Attributes {
 		switch a.Key {
@@ -105,7 +105,7 @@ func (p *plan) write(m *sdp.MediaDescription) {
 		m.Attributes = []sdp.Attribute{sdp.NewAttribute("mid", mid), sdp.NewPropertyAttribute("inactive")}
 		return
 	}
-	m.Attributes = transport(m)
+	m.Attributes = transportLines(m)
 	m.MediaName.Formats = nil
 	m.WithPropertyAttribute("rtcp-mux").WithPropertyAttribute("rtcp-rsize")
 	for _, c := range p.codecs {

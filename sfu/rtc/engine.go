@@ -68,8 +68,8 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{options: o, log: o.Logger, ports: p, peers: map[*Peer]struct{}{}}
-	if e.client, err = newAPI(o, p, true); err == nil {
-		e.server, err = newAPI(o, p, false)
+	if e.client, err = newAPI(o, p, nil); err == nil {
+		e.server, err = newAPI(o, p, nil)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("configure webrtc: %w", err), p.close())

@@ -7,7 +7,7 @@ import (
 )
 
 // Event is something that a Peer tells its owner. The types are CandidateGathered, OfferReady, SectionsNeeded,
-// StateChanged, DownlinkBound, DataReceived, DataOpen and Failed.
+// StateChanged, DownlinkBound, DownlinkRefused, DataReceived, DataOpen and Failed.
 type Event interface{ event() }
 
 // CandidateGathered is a local candidate to trickle. It is queued after the description that it belongs to.
@@ -58,6 +58,9 @@ type DownlinkBound struct {
 	RTX     bool // lost packets are sent again on a stream of their own (RFC 4588)
 }
 
+// DownlinkRefused says that the client cannot receive the track's codec. The downlink is gone.
+type DownlinkRefused struct{ TrackID string }
+
 // DataReceived is one message of a data channel. The payload belongs to the receiver of the event.
 type DataReceived struct {
 	Reliable bool
@@ -76,6 +79,7 @@ func (OfferReady) event()        {}
 func (SectionsNeeded) event()    {}
 func (StateChanged) event()      {}
 func (DownlinkBound) event()     {}
+func (DownlinkRefused) event()   {}
 func (DataReceived) event()      {}
 func (DataOpen) event()          {}
 func (Failed) event()            {}

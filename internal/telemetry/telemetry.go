@@ -1,0 +1,139 @@
+// Package telemetry is what the operator sees of a running server: metrics, health, profiles and the log. It owns the
+// Prometheus registry and the admin pages, and polls the other packages through functions that cmd hands it. It never
+// imports them and never changes anything.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Telemetry holds the metrics and health checks of one server. Safe for concurrent use.
+type Telemetry struct {
+	registry *prometheus.Registry
+
+	mu     sync.Mutex
+	checks []check
+}
+
+type check struct {
+	name string
+	ask  func() error
+}
+
+// New returns a Telemetry that knows the Go runtime, the process and the version.
+func New(version string) *Telemetry {
+	t := &Telemetry{registry: prometheus.NewRegistry()}
+	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	t.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "callserver_info",
+		Help:        "Constant 1, labelled with the version.",
+		ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 }))
+	return t
+}
+
+// Kind says how a value moves.
+type Kind prometheus.ValueType
+
+// The kinds of values.
+const (
+	Counter = Kind(prometheus.CounterValue) // only rises
+	Gauge   = Kind(prometheus.GaugeValue)   // moves both ways
+)
+
+// A Metric is one number of a snapshot S. Name gets the prefix callserver_.
+type Metric[S any] struct {
+	Name string
+	Help string
+	Kind Kind
+	Of   func(S) float64
+}
+
+// Poll exports metrics of a snapshot that is taken once per scrape. A name used twice is a programmer's error and panics.
+func Poll[S any](t *Telemetry, snapshot func() S, metrics ...Metric[S]) {
+	p := &poller[S]{snapshot: snapshot, metrics: metrics, descs: make([]*prometheus.Desc, len(metrics))}
+	for i, m := range metrics {
+		p.descs[i] = prometheus.NewDesc("callserver_"+m.Name, m.Help, nil, nil)
+	}
+	t.registry.MustRegister(p)
+}
+
+type poller[S any] struct {
+	snapshot func() S
+	metrics  []Metric[S]
+	descs    []*prometheus.Desc
+}
+
+func (p *poller[S]) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range p.descs {
+		out <- d
+	}
+}
+
+func (p *poller[S]) Collect(out chan<- prometheus.Metric) {
+	s := p.snapshot()
+	for i, m := range p.metrics {
+		out <- prometheus.MustNewConstMetric(p.descs[i], prometheus.ValueType(m.Kind), m.Of(s))
+	}
+}
+
+// Check adds a condition to /healthz: ask returns what is wrong, or nil, at once.
+func (t *Telemetry) Check(name string, ask func() error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.checks = append(t.checks, check{name, ask})
+}
+
+// Healthz answers 200 "OK", or 503 with a line for each check that fails.
+func (t *Telemetry) Healthz(w http.ResponseWriter, _ *http.Request) {
+	t.mu.Lock()
+	checks := t.checks[:len(t.checks):len(t.checks)]
+	t.mu.Unlock()
+	var wrong string
+	for _, c := range checks {
+		if err := c.ask(); err != nil {
+			wrong += fmt.Sprintf("%s: %v\n", c.name, err)
+		}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if wrong != "" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, wrong) // the prober may be gone
+		return
+	}
+	_, _ = io.WriteString(w, "OK")
+}
+
+// Handler serves the admin pages: /metrics, /healthz, /debug/pprof.
+func (t *Telemetry) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{Registry: t.registry}))
+	mux.HandleFunc("GET /healthz", t.Healthz)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "callserver admin: /metrics /healthz /debug/pprof/\n")
+	})
+	return mux
+}
+
+// Logger writes what is at least as important as level to w, a line each.
+func Logger(w io.Writer, level slog.Level, json bool) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Everything in short form: `make test`, which is what CI runs. Installs what it needs on Debian (as root), runs the
+# suites one after the other, and ends with a line per suite and "N passed, N failed". Names as arguments run only those.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+logs=testbed/out/test
+mkdir -p "$logs"
+GOFLAGS="$(go env GOFLAGS) -tags=goolm"
+export GOFLAGS
+
+# need COMMAND PACKAGE...: installs the packages if the command is missing.
+need() {
+	local command=$1
+	shift
+	command -v "$command" >/dev/null && return
+	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || {
+		echo "$command is missing, and only root can install $*" >&2
+		return 1
+	}
+	[ -e "$logs/apt-updated" ] || { apt-get update -q && touch "$logs/apt-updated"; } || return
+	DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@"
+}
+
+prepare_go() { need git git && need gcc gcc libc6-dev; }
+prepare_node() { need node nodejs && need npm npm; }
+prepare_browsers() {
+	prepare_node && need chromium chromium && need firefox-esr firefox-esr && need ip iproute2 && need nft nftables &&
+		npm ci --prefix testbed --no-audit --no-fund
+}
+prepare_homeservers() { prepare_browsers && need python3 python3 && { python3 -c 'import ensurepip' 2>/dev/null || need /no/venv python3-venv; }; }
+
+suite_build() { CGO_ENABLED=0 go build ./...; }
+suite_lint() { make -s lint; }
+suite_go() { prepare_go && CGO_ENABLED=1 go test -race -short -timeout 15m ./...; }
+suite_fuzz() { testbed/fuzz.sh; }
+suite_web() {
+	prepare_node && make -s web && git diff --exit-code --stat -- web/dist ||
+		{ echo "web: a check failed, or web/dist is not what the sources build (make web, commit)"; return 1; }
+}
+suite_homeservers() { prepare_homeservers && node testbed/homeservers/test.mjs; }
+suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
+
+all=(build lint go fuzz web homeservers clients)
+[ $# -gt 0 ] || set -- "${all[@]}"
+rm -f "$logs/apt-updated"
+
+passed=0 failed=0 summary=
+for name; do
+	declare -F "suite_$name" >/dev/null || { echo "no suite $name; there are: ${all[*]}" >&2; exit 2; }
+	echo "=== $name"
+	start=$SECONDS
+	log=$root/$logs/$name.log
+	# A suite that hangs is a suite that fails: none takes a quarter of an hour.
+	if timeout --kill-after=30 1200 bash -c "$(declare -f); logs=$logs; suite_$name" >"$log" 2>&1; then
+		passed=$((passed + 1)) verdict=ok
+	else
+		failed=$((failed + 1)) verdict=FAILED
+		tail -60 "$log"
+	fi
+	summary+=$(printf '%-8s %-12s %4d s  %s' "$verdict" "$name" $((SECONDS - start)) "$logs/$name.log")$'\n'
+done
+printf '\n%s' "$summary"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -35,6 +35,7 @@ var errSpared = errors.New("asked a moment ago without success")
 type directory struct {
 	trusted, open *lane // configured homeservers, and all others
 	counters      *counters
+	timeout       time.Duration // for everything about one token
 
 	discovery singleflight.Group
 	routes    *expiring[string, route]
@@ -47,6 +48,7 @@ func newDirectory(resolver *net.Resolver, roots *x509.CertPool, c *counters) *di
 		trusted:  newLane(resolver, roots, true, trustedSlots),
 		open:     newLane(resolver, roots, false, openSlots),
 		counters: c,
+		timeout:  lookupTimeout,
 		routes:   newExpiring[string, route](maxRoutes),
 		refused:  newExpiring[[sha256.Size]byte, struct{}](maxRefused),
 		silent:   newExpiring[string, struct{}](maxRoutes),
@@ -54,8 +56,8 @@ func newDirectory(resolver *net.Resolver, roots *x509.CertPool, c *counters) *di
 }
 
 // user asks the homeserver that a token names whose token it is, and believes only an id on that very server.
-// Configured is the zero value for a server that the operator does not know. The lookup goes on for at most five
-// seconds, even when the client is gone: others may be waiting for the same discovery.
+// Configured is the zero value for a server that the operator does not know. The lookup goes on for at most the
+// time-out, even when the client is gone: others may be waiting for the same discovery.
 func (d *directory) user(ctx context.Context, t openIDToken, configured Homeserver, now time.Time) (string, error) {
 	key := sha256.Sum256([]byte(t.ServerName + "\x00" + t.AccessToken))
 	_, refused := d.refused.get(key, now)
@@ -64,7 +66,7 @@ func (d *directory) user(ctx context.Context, t openIDToken, configured Homeserv
 		d.counters.lookupsSpared.Add(1)
 		return "", errSpared
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
 	defer cancel()
 	d.counters.lookups.Add(1)
 	status, body, err := d.ask(ctx, t, configured, now)
@@ -118,10 +120,10 @@ func (d *directory) ask(ctx context.Context, t openIDToken, configured Homeserve
 
 // route finds a server, once for all who ask at the same time.
 func (d *directory) route(ctx context.Context, l *lane, name string, now time.Time) (route, error) {
-	if r, ok := d.routes.get(name, now); ok {
-		return r, nil
-	}
 	found, err, _ := d.discovery.Do(name, func() (any, error) {
+		if r, ok := d.routes.get(name, now); ok {
+			return r, nil
+		}
 		r, err := l.discover(ctx, name)
 		if err != nil {
 			return nil, err

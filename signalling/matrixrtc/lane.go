@@ -15,9 +15,9 @@ import (
 	"maunium.net/go/mautrix/federation"
 )
 
-// How long a homeserver may take. Everything about one OpenID token fits in lookupTimeout, which clients wait for.
+// How long a homeserver may take, and how much it may say. Clients wait for it in the middle of joining.
 const (
-	lookupTimeout    = 5 * time.Second
+	lookupTimeout    = 5 * time.Second // for discovery and answer together
 	wellKnownTimeout = 2 * time.Second // then discovery goes on without the document
 	dialTimeout      = 2 * time.Second // for one name or address
 	maxAnswer        = 64 << 10        // bytes, of header and body each
@@ -27,18 +27,20 @@ const (
 // A lane is how homeservers of one degree of trust are reached. Connections are pooled for each lane by itself: one
 // that was opened to a private address for a configured homeserver must not serve a stranger who names the same host.
 type lane struct {
-	dialer *net.Dialer
+	dial   dialFunc
 	direct *http.Client // to the host of the URL
 	routed *http.Client // to the addresses that route put in the context
 	find   *federation.ResolveServerNameOpts
 	slots  chan struct{} // lookups at a time; when full, the next one waits
 }
 
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
 type routeKey struct{}
 
 func newLane(resolver *net.Resolver, roots *x509.CertPool, anywhere bool, slots int) *lane {
-	l := &lane{dialer: newDialer(resolver, anywhere), slots: make(chan struct{}, slots)}
-	transport := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+	l := &lane{dial: newDialer(resolver, anywhere).DialContext, slots: make(chan struct{}, slots)}
+	transport := func(dial dialFunc) *http.Transport {
 		return &http.Transport{ // no Proxy: the address check must see the homeserver's
 			DialContext:            dial,
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -49,7 +51,7 @@ func newLane(resolver *net.Resolver, roots *x509.CertPool, anywhere bool, slots 
 			IdleConnTimeout:        time.Minute,
 		}
 	}
-	l.direct = &http.Client{Transport: transport(l.dialer.DialContext), CheckRedirect: neverRedirect}
+	l.direct = &http.Client{Transport: transport(l.dialDirect), CheckRedirect: neverRedirect}
 	l.routed = &http.Client{Transport: transport(l.dialRoute), CheckRedirect: neverRedirect}
 	if resolver == nil {
 		resolver = net.DefaultResolver
@@ -72,12 +74,16 @@ func secureRedirect(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
+func (l *lane) dialDirect(ctx context.Context, network, address string) (net.Conn, error) {
+	return l.dial(ctx, network, address)
+}
+
 // dialRoute dials the addresses that discovery found for the host, in their order.
 func (l *lane) dialRoute(ctx context.Context, network, _ string) (net.Conn, error) {
 	addresses, _ := ctx.Value(routeKey{}).([]string)
 	var errs []error
 	for _, address := range addresses {
-		conn, err := l.dialer.DialContext(ctx, network, address)
+		conn, err := l.dial(ctx, network, address)
 		if err == nil {
 			return conn, nil
 		}

@@ -1,0 +1,195 @@
+package matrixrtc
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"callserver/signalling/token"
+)
+
+var testKeys = token.Keys{"devkey": "secret"}
+
+// rooms records what was created.
+type rooms struct {
+	fail error
+
+	mu      sync.Mutex
+	created []string
+}
+
+func (r *rooms) CreateRoom(name string, empty, departure time.Duration) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if empty != 300*time.Second || departure != 20*time.Second {
+		panic("room created with other time-outs")
+	}
+	if r.fail == nil {
+		r.created = append(r.created, name)
+	}
+	return r.fail
+}
+
+func (r *rooms) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.created...)
+}
+
+// homeserver answers about OpenID tokens: whoever holds the token T is its entry under T; an entry that is no user id
+// is the whole answer.
+type homeserver struct {
+	users map[string]string
+
+	mu    sync.Mutex
+	asked int
+	hosts []string
+}
+
+func (h *homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	h.asked++
+	h.hosts = append(h.hosts, r.Host)
+	h.mu.Unlock()
+	user, known := h.users[r.URL.Query().Get("access_token")]
+	switch {
+	case r.URL.Path != pathUserInfo:
+		http.NotFound(w, r)
+	case !known:
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"errcode":"M_UNKNOWN_TOKEN","error":"no"}`)
+	case strings.HasPrefix(user, "@"):
+		_ = json.NewEncoder(w).Encode(map[string]string{"sub": user})
+	default:
+		_, _ = io.WriteString(w, user)
+	}
+}
+
+func (h *homeserver) requests() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked
+}
+
+// world is an Authoriser with one homeserver, example.org, known by the override for development.
+type world struct {
+	*Authoriser
+	rooms *rooms
+	hs    *homeserver
+	now   time.Time
+}
+
+// alice's token is T; the others are what hostile homeservers answer.
+var tokens = map[string]string{
+	"T":           "@alice:example.org",
+	"foreign":     "@alice:example.com",
+	"subdomain":   "@alice:sub.example.org",
+	"case":        "@alice:Example.org",
+	"port":        "@alice:example.org:8448",
+	"two domains": "@alice:example.com:example.org",
+	"no domain":   "@alice",
+	"no local":    "@:example.org",
+	"control":     "@al\nice:example.org",
+	"long":        "@" + strings.Repeat("a", 255) + ":example.org",
+	"no sigil":    `{"sub":"alice:example.org"}`,
+	"number":      `{"sub":5}`,
+	"array":       `[]`,
+	"no sub":      `{}`,
+	"not JSON":    `<html>`,
+	"huge":        `{"sub":"@alice:example.org","x":"` + strings.Repeat("x", maxAnswer) + `"}`,
+	"é/+":         "@é:example.org",
+}
+
+func newWorld(t *testing.T, change func(*Options)) *world {
+	t.Helper()
+	w := &world{rooms: &rooms{}, hs: &homeserver{users: tokens}, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
+	server := httptest.NewServer(w.hs)
+	t.Cleanup(server.Close)
+	o := Options{
+		Keys:        testKeys,
+		Rooms:       w.rooms,
+		Homeservers: []Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org/", Federation: server.URL + "/"}},
+		SFUURL:      "wss://rtc.example.org/livekit/sfu/",
+		ServiceURL:  "https://rtc.example.org/livekit/jwt/",
+		Now:         func() time.Time { return w.now },
+	}
+	if change != nil {
+		change(&o)
+	}
+	a, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	w.Authoriser = a
+	return w
+}
+
+// do sends a request from a public address and checks what holds for every answer.
+func (w *world) do(t *testing.T, method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.RemoteAddr = "8.8.8.8:1234"
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	rec := httptest.NewRecorder()
+	w.Handler().ServeHTTP(rec, r)
+	if got := rec.Header().Get("Access-Control-Allow-Origin"); got != "*" {
+		t.Errorf("%s %s: Access-Control-Allow-Origin is %q, want *", method, path, got)
+	}
+	return rec
+}
+
+// expect checks status and errcode; an empty code means that the answer is no error.
+func expect(t *testing.T, rec *httptest.ResponseRecorder, status int, code string) {
+	t.Helper()
+	var body struct {
+		Code string `json:"errcode"`
+		Text string `json:"error"`
+	}
+	if rec.Body.Len() > 0 {
+		if err := json.Unmarshal(rec.Body.Bytes(), &body); err != nil {
+			t.Fatalf("answer %q is not JSON: %v", rec.Body, err)
+		}
+	}
+	if rec.Code != status || body.Code != code {
+		t.Fatalf("answer is %d %s, want %d %s; body: %s", rec.Code, body.Code, status, code, rec.Body)
+	}
+	if code != "" && body.Text == "" {
+		t.Errorf("error %s has no text for the person", code)
+	}
+}
+
+// granted checks that the answer is a token and returns what it says and where to take it.
+func (w *world) granted(t *testing.T, rec *httptest.ResponseRecorder) (token.Grant, string) {
+	t.Helper()
+	expect(t, rec, http.StatusOK, "")
+	var body struct{ URL, JWT string }
+	if err := json.Unmarshal(rec.Body.Bytes(), &body); err != nil {
+		t.Fatal(err)
+	}
+	g, err := testKeys.Verify(body.JWT, w.now)
+	if err != nil {
+		t.Fatalf("token in the answer: %v", err)
+	}
+	return g, body.URL
+}
+
+func openID(token string) string {
+	return `"openid_token":{"access_token":"` + token + `","token_type":"Bearer","matrix_server_name":"example.org","expires_in":3600}`
+}
+
+func sfuGetBody(token string) string {
+	return `{"room":"!abc:example.org","device_id":"DEVICE",` + openID(token) + `}`
+}
+
+func getTokenBody(token, user string) string {
+	return `{"room_id":"!abc:example.org","slot_id":"m.call#ROOM",` + openID(token) +
+		`,"member":{"id":"m1","claimed_user_id":"` + user + `","claimed_device_id":"DEVICE"}}`
+}

@@ -1,0 +1,98 @@
+package matrixrtc
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"maunium.net/go/mautrix/federation"
+)
+
+// Whatever the body is: an answer in the form of the specification, and no lookup without every field.
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(sfuGetBody("T")))
+	f.Add([]byte(getTokenBody("T", "@alice:example.org")))
+	f.Add([]byte(`{"room":null,"openid_token":[]}`))
+	f.Add([]byte(`{"room":"!a","device_id":"8448:x","openid_token":{"access_token":"T","matrix_server_name":"example.org"},"delay_id":0}`))
+	f.Add([]byte(`{"member":{"id":"\ud800"},"slot_id":"\u0000"}`))
+	f.Add([]byte(`[[[[`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for name, parse := range map[string]func([]byte) (*request, error){"sfu/get": parseSFUGet, "get_token": parseGetToken} {
+			q, err := parse(body)
+			if err != nil {
+				var r *refusal
+				if !errors.As(err, &r) || r.status != 400 || r.code != "M_NOT_JSON" && r.code != "M_BAD_JSON" || r.text == "" {
+					t.Fatalf("%s refuses %q with %#v", name, body, err)
+				}
+				continue
+			}
+			if q.room == "" || q.slot == "" || q.device == "" || q.openID.AccessToken == "" || q.openID.ServerName == "" {
+				t.Fatalf("%s accepts %q as %+v", name, body, q)
+			}
+			if (q.member == "") != (q.claimedUser == "") {
+				t.Fatalf("%s accepts %q as %+v", name, body, q)
+			}
+			if identity := q.identity("@a:example.org"); identity == "" {
+				t.Fatalf("%s of %q leads to no identity", name, body)
+			}
+		}
+	})
+}
+
+// Whatever a homeserver answers: a user of that server or an error.
+func FuzzSubject(f *testing.F) {
+	for _, answer := range tokens {
+		f.Add(200, []byte(`{"sub":"`+answer+`"}`), "example.org")
+		f.Add(200, []byte(answer), "example.org:8448")
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte, server string) {
+		sub, err := subject(status, body, server)
+		if err == nil && (!strings.HasPrefix(sub, "@") || !strings.HasSuffix(sub, ":"+server) || len(sub) < len(server)+3) {
+			t.Fatalf("%q of %q is accepted as %q", body, server, sub)
+		}
+	})
+}
+
+// Our canonical JSON is what any JSON reader reads back.
+func FuzzCanonicalString(f *testing.F) {
+	f.Add("m.call#ROOM")
+	f.Add("\x00\"\\<>&\u2028é")
+	f.Fuzz(func(t *testing.T, s string) {
+		text, err := json.Marshal(s) // replaces what is no UTF-8
+		if err != nil {
+			t.Fatal(err)
+		}
+		var valid, back string
+		if err := json.Unmarshal(text, &valid); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(appendCanonical(nil, valid), &back); err != nil || back != valid {
+			t.Fatalf("%q is written as %s and read as %q (%v)", valid, appendCanonical(nil, valid), back, err)
+		}
+	})
+}
+
+// Server names and paths reach the handler as clients send them.
+func FuzzPath(f *testing.F) {
+	for _, p := range []string{"/sfu/get", "//", "/livekit/jwt//sfu/get", "/_matrix/client/v1/rtc/transports", "/%2e%2e/sfu/get"} {
+		f.Add(p, "example.org")
+	}
+	w, err := New(Options{Keys: testKeys, Rooms: &rooms{}, Homeservers: []Homeserver{{ServerName: "example.org"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = w.Close() })
+	f.Fuzz(func(t *testing.T, path, host string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.Path, r.Host = path, host
+		rec := httptest.NewRecorder()
+		w.Handler().ServeHTTP(rec, r)
+		if rec.Header().Get("Access-Control-Allow-Origin") != "*" {
+			t.Fatalf("answer to %q has no CORS header", path)
+		}
+		w.Handles(path)
+		federation.ParseServerName(host)
+	})
+}

@@ -1,0 +1,116 @@
+package sfu
+
+import "time"
+
+// How often the periodic work of a room is due.
+const (
+	speakerInterval   = 400 * time.Millisecond
+	qualityInterval   = 5 * time.Second
+	reconcileInterval = 3 * time.Second
+	countInterval     = 5 * time.Second
+)
+
+// agenda is what a room has to do later, so that a tick visits only what is due. Guarded by the room's mutex.
+type agenda struct {
+	settling map[*subscription]struct{} // changed settings
+	unknown  map[*subscription]struct{} // waiting for a track
+	falling  map[*track]struct{}        // less demand, not told yet
+	resends  map[*Participant]resend
+
+	speakersAt, reconcileAt, countAt time.Time
+	told                             RoomInfo // as announced last
+}
+
+type resend struct{ at, limit time.Time }
+
+func newAgenda() agenda {
+	return agenda{
+		settling: make(map[*subscription]struct{}),
+		unknown:  make(map[*subscription]struct{}),
+		falling:  make(map[*track]struct{}),
+		resends:  make(map[*Participant]resend),
+	}
+}
+
+func (a *agenda) forgetParticipant(p *Participant) { delete(a.resends, p) }
+
+func (a *agenda) forgetTrack(t *track) { delete(a.falling, t) }
+
+// due reports whether the time at has come, and sets the next one.
+func due(at *time.Time, every time.Duration, now time.Time) bool {
+	if now.Before(*at) {
+		return false
+	}
+	*at = now.Add(every)
+	return true
+}
+
+// tick does what is due and reports whether the room has ended.
+func (rm *room) tick(now time.Time) bool {
+	b := batch{now: now}
+	rm.mu.Lock()
+	switch {
+	case rm.closed:
+	case rm.expiredLocked(now):
+		rm.endLocked(RoomClosed, &b)
+	default:
+		rm.tickLocked(&b)
+	}
+	closed := rm.closed
+	rm.mu.Unlock()
+	b.finish()
+	return closed
+}
+
+func (rm *room) tickLocked(b *batch) {
+	rm.settleDueLocked(b)
+	rm.fallDueLocked(b)
+	rm.resendDueLocked(b)
+	if due(&rm.agenda.speakersAt, speakerInterval, b.now) {
+		rm.speakersDueLocked(b)
+	}
+	rm.qualityDueLocked(b)
+	if due(&rm.agenda.reconcileAt, reconcileInterval, b.now) {
+		rm.unknownDueLocked(b)
+		rm.joinDueLocked(b)
+	}
+	if due(&rm.agenda.countAt, countInterval, b.now) && rm.infoLocked() != rm.agenda.told {
+		rm.announceLocked(b)
+	}
+}
+
+// unknownDueLocked gives up on tracks that nobody published for a minute.
+func (rm *room) unknownDueLocked(b *batch) {
+	for s := range rm.agenda.unknown {
+		if b.now.Sub(s.since) < unknownFor {
+			continue
+		}
+		delete(rm.agenda.unknown, s)
+		delete(s.who.subscriptions, s.sid)
+		if s.desired {
+			b.tell(s.who, kindFailed, s.sid, SubscriptionFailed{s.sid, SubscriptionTrackNotFound})
+		}
+	}
+}
+
+// joinDueLocked closes participants whose transport never connected.
+func (rm *room) joinDueLocked(b *batch) {
+	limit := rm.rooms.options.JoinTimeout
+	for i := len(rm.members) - 1; i >= 0; i-- {
+		if p := rm.members[i]; p.state < Active && b.now.Sub(p.joinedAt) >= limit {
+			p.leaveLocked(JoinFailure, false, b)
+		}
+	}
+}
+
+// expiredLocked reports whether the room has been without standard participants for long enough.
+func (rm *room) expiredLocked(now time.Time) bool {
+	if rm.emptySince.IsZero() {
+		return false
+	}
+	limit := rm.options.EmptyTimeout
+	if rm.everJoined {
+		limit = rm.options.DepartureTimeout
+	}
+	return now.Sub(rm.emptySince) >= limit
+}

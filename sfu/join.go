@@ -1,0 +1,119 @@
+package sfu
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// supersedes is the protocol version from which clients key participants by identity and follow a changed sid by themselves.
+const supersedes = 12
+
+// join adds a member. It fails with errRoomClosed if the room ended meanwhile.
+func (rm *room) join(m Member, now time.Time) (*Participant, error) {
+	b := batch{now: now}
+	rm.mu.Lock()
+	p, err := rm.joinLocked(m, &b)
+	rm.mu.Unlock()
+	b.finish()
+	return p, err
+}
+
+func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
+	if rm.closed {
+		return nil, errRoomClosed
+	}
+	if m.Identity == "" {
+		return nil, ErrUnsupported
+	}
+	p := &Participant{
+		room: rm, sid: newSID("PA_"), identity: m.Identity, joinedAt: b.now, queue: newQueue(),
+		member: m, subscriptions: make(map[SID]*subscription),
+		publications: publications{allowAll: true},
+	}
+	p.member.Attributes = maps.Clone(m.Attributes)
+	former := rm.byIdentity[m.Identity]
+	if limit := rm.options.MaxParticipants; limit > 0 && p.standard() && former == nil && rm.standardLocked() >= limit {
+		return nil, ErrRoomFull
+	}
+	if former != nil {
+		former.leaveLocked(DuplicateIdentity, !m.Permission.Hidden, b)
+	}
+	rm.members = append(rm.members, p)
+	rm.byIdentity[p.identity] = p
+	rm.bySID[p.sid] = p
+	if p.standard() {
+		rm.everJoined, rm.emptySince = true, time.Time{}
+	}
+	rm.rooms.counters.joins.Add(1)
+	p.refreshLocked()
+	if !m.Permission.Hidden {
+		for _, q := range rm.members {
+			if q != p {
+				p.tellLocked(q, b)
+			}
+		}
+	}
+	if m.AutoSubscribe {
+		for _, q := range rm.members {
+			p.subscribeToLocked(q, b)
+		}
+	}
+	return p, nil
+}
+
+// Leave ends the session, its tracks and its subscriptions. Leaving twice is fine.
+func (p *Participant) Leave(why Reason, now time.Time) { p.leave(why, now) }
+
+// leave reports whether the participant was still in.
+func (p *Participant) leave(why Reason, now time.Time) bool {
+	b := batch{now: now}
+	p.room.mu.Lock()
+	was := p.leaveLocked(why, false, &b)
+	p.room.mu.Unlock()
+	b.finish()
+	return was
+}
+
+// leaveLocked takes the participant out of the room. When its next session replaces it, only clients that do not follow a
+// changed sid are told that this one is gone.
+func (p *Participant) leaveLocked(why Reason, replaced bool, b *batch) bool {
+	if p.state == Disconnected {
+		return false
+	}
+	rm := p.room
+	for _, s := range p.subscriptions {
+		s.endLocked(b)
+	}
+	clear(p.subscriptions)
+	for len(p.publications.tracks) > 0 {
+		p.endTrackLocked(p.publications.tracks[len(p.publications.tracks)-1], b)
+	}
+	p.publications = publications{}
+	p.state = Disconnected
+	p.refreshLocked()
+	p.info.Reason = why
+	rm.members = slices.DeleteFunc(rm.members, func(q *Participant) bool { return q == p })
+	delete(rm.byIdentity, p.identity)
+	delete(rm.bySID, p.sid)
+	rm.agenda.forgetParticipant(p)
+	if !p.member.Permission.Hidden {
+		for _, q := range rm.members {
+			if replaced && q.member.Client.Protocol >= supersedes {
+				q.queue.withdraw(queueKey{kindParticipant, p.sid})
+				continue
+			}
+			p.tellLocked(q, b)
+		}
+		if !replaced {
+			rm.rememberLocked(p.info)
+		}
+	}
+	if rm.emptySince.IsZero() && rm.standardLocked() == 0 {
+		rm.emptySince = b.now
+	}
+	rm.rooms.counters.leaves.Add(1)
+	b.tell(p, kindClosed, "", Closed{why})
+	b.do(p.data.close)
+	return true
+}

@@ -1,12 +1,21 @@
 // A Process is one program that the testbed started: its output goes to a log
-// file, and it is stopped by its process id and waited for. It never ends
-// anything that it did not start.
+// file, and it is stopped by its process id and waited for, at the latest by
+// stopAll when the runner ends. It never ends anything that it did not start.
 import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createServer } from "node:net";
 
 /** Milliseconds between a polite stop and a kill. */
 const STOP_GRACE_MS = 5_000;
+
+const running = new Set();
+let closing = false;
+
+/** Stops every Process in the reverse order of their start, and lets none start any more. */
+export async function stopAll() {
+  closing = true;
+  for (const process of [...running].reverse()) await process.stop();
+}
 
 export class Process {
   /**
@@ -16,6 +25,7 @@ export class Process {
    * @param {{log: string, env?: object, cwd?: string}} options log: file that receives both outputs
    */
   constructor(name, command, { log, env = {}, cwd }) {
+    if (closing) throw new Error(`${name} is not started any more: the runner is ending`);
     this.name = name;
     this.log = log;
     this.lines = [];
@@ -28,6 +38,7 @@ export class Process {
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
     });
+    running.add(this);
     this.exited = new Promise((resolve) => {
       this.child.once("error", (error) => this.#ended(`cannot start: ${error.message}`, resolve));
       this.child.once("close", (code, signal) => this.#ended(`ended with ${signal ?? `code ${code}`}`, resolve));
@@ -40,6 +51,7 @@ export class Process {
 
   #ended(how, resolve) {
     this.end = how;
+    running.delete(this);
     for (const watcher of this.watchers) watcher(undefined);
     resolve(how);
   }

@@ -1,0 +1,109 @@
+// A Stack is everything a call needs, running: a homeserver with its front,
+// callserver, and the site with Element Call. It owns their directory and
+// their ports, and stops what it started in reverse order.
+import { randomBytes } from "node:crypto";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { Site } from "../elementcall/site.mjs";
+import { Homeserver } from "../homeservers/homeserver.mjs";
+import { goProgram, say } from "../process/cache.mjs";
+import { freePorts, Process } from "../process/process.mjs";
+
+export class Stack {
+  #closers = [];
+
+  /**
+   * Starts everything. When a part does not start, the caller's stopAll ends those before it.
+   * @param {{kind: string, logs: string, names: string[], widget?: string, elementCall?: object, rooms: object}} options
+   *   kind: dendrite or synapse; names: users to register; widget: directory of the bundled widget host;
+   *   rooms: name -> {encrypted}; elementCall: more of its config.json
+   */
+  static async start(options) {
+    const stack = new Stack();
+    try {
+      await stack.#start(options);
+    } catch (error) {
+      await stack.stop();
+      throw error;
+    }
+    return stack;
+  }
+
+  async #start({ kind, logs, names, widget, elementCall, rooms }) {
+    await mkdir(logs, { recursive: true });
+    this.directory = await mkdtemp(join(tmpdir(), "callserver-demo-"));
+    this.#closers.push(() => rm(this.directory, { recursive: true, force: true }));
+
+    const [http, admin, udp, tcp] = await freePorts(4);
+    this.callserverURL = `http://127.0.0.1:${http}`;
+    /** What the transports answer and every membership event must name. */
+    this.serviceURL = `${this.callserverURL}/livekit/jwt`;
+
+    this.homeserver = new Homeserver(kind);
+    await this.homeserver.reserve();
+    this.#closers.push(() => this.homeserver.stop());
+    await this.homeserver.start({ directory: this.directory, logs, callserver: this.callserverURL });
+    say(`${kind} serves ${this.homeserver.name} at ${this.homeserver.url}`);
+
+    await this.#startCallserver(logs, { http, admin, udp, tcp });
+    say(`callserver at ${this.callserverURL}, media on port ${udp}`);
+
+    await this.#fill(names, rooms);
+    this.site = new Site({
+      homeserver: this.homeserver,
+      users: this.users,
+      room: Object.values(this.rooms)[0],
+      widget,
+      config: elementCall,
+    });
+    await this.site.start();
+    this.#closers.push(() => this.site.stop());
+  }
+
+  async #startCallserver(logs, ports) {
+    const file = join(this.directory, "callserver.yaml");
+    await writeFile(file, configuration(ports, this.homeserver));
+    // CALLSERVER names a program to use instead of one built from this tree.
+    const program = process.env.CALLSERVER ?? (await goProgram("cmd/callserver"));
+    this.callserver = new Process("callserver", [program, "serve", "--config", file], { log: join(logs, "callserver.log") });
+    this.#closers.push(() => this.callserver.stop());
+    await this.callserver.answers(`${this.callserverURL}/healthz`, 20_000);
+  }
+
+  async #fill(names, rooms) {
+    this.users = [];
+    for (const name of names) {
+      this.users.push(await this.homeserver.register(name, `${name}-${randomBytes(6).toString("hex")}`));
+    }
+    const [first, ...others] = this.users;
+    this.rooms = {};
+    for (const [name, { encrypted }] of Object.entries(rooms)) {
+      this.rooms[name] = await first.createRoom({ name, encrypted, invite: others });
+      for (const user of others) await user.join(this.rooms[name]);
+    }
+  }
+
+  async stop() {
+    for (const close of this.#closers.splice(0).reverse()) await close();
+  }
+}
+
+/** The configuration an operator would write: the homeserver is found by its name and checked by federation over TLS. */
+function configuration({ http, admin, udp, tcp }, homeserver) {
+  return `http:
+  listen: 127.0.0.1:${http}
+admin:
+  listen: 127.0.0.1:${admin}
+media:
+  udp_port: ${udp}
+  tcp_port: ${tcp}
+  advertise: [127.0.0.1]
+keys:
+  demo: ${randomBytes(24).toString("hex")}
+homeservers:
+  - server_name: ${homeserver.name}
+federation_ca_file: ${homeserver.authority}
+`;
+}

@@ -1,0 +1,157 @@
+// A Call is one user's Element Call in a browser page of its own, standalone or
+// as a widget in a host page: it presses the buttons a person presses and reads
+// what the person would see, with the probe's figures beside it.
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { testbed } from "../process/cache.mjs";
+import { chromium } from "playwright-core";
+
+/** What Debian's Chromium needs for media without devices, screens, sound or network. */
+const flags = [
+  "--use-fake-ui-for-media-stream",
+  "--use-fake-device-for-media-stream=fps=10",
+  "--allow-loopback-in-peer-connection",
+  "--autoplay-policy=no-user-gesture-required",
+  "--disable-renderer-backgrounding",
+  "--disable-background-timer-throttling",
+  "--disable-backgrounding-occluded-windows",
+  "--disable-background-networking",
+  "--disable-gpu",
+  "--disable-dev-shm-usage",
+];
+
+/** Pictures that two cores can code and decode for three users at once; two simulcast layers. */
+export const lightMedia = {
+  media_quality: {
+    video: {
+      max_resolution: 360,
+      max_bitrate: 600_000,
+      max_framerate: 10,
+      simulcast_layers: [{ height: 180, bitrate: 150_000 }],
+    },
+    screen_share: { max_resolution: 720, max_bitrate: 800_000, max_framerate: 5 },
+  },
+};
+
+/** Starts the one browser that all calls share. */
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    // The sandbox needs user namespaces, which root in a container does not have.
+    args: process.getuid?.() === 0 ? [...flags, "--no-sandbox"] : flags,
+  });
+}
+
+/** Waits until `look` returns something other than undefined; says what was waited for, and what was last seen, when it does not. */
+export async function eventually(what, timeoutMs, look) {
+  const deadline = Date.now() + timeoutMs;
+  let last = "nothing";
+  while (true) {
+    try {
+      const found = await look((seen) => (last = seen));
+      if (found !== undefined) return found;
+    } catch (error) {
+      last = error.message.split("\n")[0];
+    }
+    if (Date.now() > deadline) throw new Error(`${what}: not within ${timeoutMs / 1000} s; last seen: ${JSON.stringify(last)}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+export class Call {
+  /**
+   * @param {object} browser from launch
+   * @param {object} user whose call it is
+   * @param {{widget: boolean, logs: string}} options
+   */
+  static async create(browser, user, { widget, logs }) {
+    const context = await browser.newContext({ viewport: { width: 1000, height: 720 } });
+    await context.addInitScript({ content: await readFile(join(testbed, "elementcall", "probe.js"), "utf8") });
+    return new Call(context, await context.newPage(), user, widget, logs);
+  }
+
+  constructor(context, page, user, widget, logs) {
+    Object.assign(this, { context, page, user, widget, logs, lines: [] });
+    this.name = user.name;
+    page.on("console", (message) => this.#note(`${message.type()}: ${message.text()}`));
+    page.on("pageerror", (error) => this.#note(`page error: ${error.message}`));
+    page.on("requestfailed", (request) =>
+      this.#note(`request failed: ${request.method()} ${request.url()} ${request.failure()?.errorText}`),
+    );
+  }
+
+  #note(text) {
+    this.lines.push(`${new Date().toISOString().slice(11, 23)} ${text}`);
+  }
+
+  /** Opens the link and waits for Element Call's lobby. */
+  async open(link) {
+    await this.page.goto(link);
+    this.frame = await eventually(`${this.name}: Element Call's frame`, 30_000, async () => {
+      const wanted = this.widget ? "/widget/call/" : "/room/";
+      return this.page.frames().find((frame) => new URL(frame.url(), "http://none").pathname === wanted);
+    });
+    await this.#button("lobby_joinCall").waitFor({ timeout: 60_000 });
+    this.device = await this.page.evaluate(() => JSON.parse(localStorage.getItem("matrix-auth-store")).device_id);
+  }
+
+  #button(testid) {
+    return this.frame.getByTestId(testid).filter({ visible: true }).first();
+  }
+
+  /** Presses Join and waits until the call's controls are there. */
+  async join() {
+    await this.#button("lobby_joinCall").click();
+    await this.#button("incall_leave").waitFor({ timeout: 30_000 });
+  }
+
+  toggleMicrophone() {
+    return this.#button("incall_mute").click();
+  }
+
+  toggleCamera() {
+    return this.#button("incall_videomute").click();
+  }
+
+  toggleScreenShare() {
+    return this.#button("incall_screenshare").click();
+  }
+
+  leave() {
+    return this.#button("incall_leave").click();
+  }
+
+  /** When Join was pressed and when the first remote picture was shown, in ms since 1970. */
+  marks() {
+    return this.frame.evaluate(() => window.callProbe.marks);
+  }
+
+  tiles() {
+    return this.frame.evaluate(() => window.callProbe.tiles());
+  }
+
+  inbound() {
+    return this.frame.evaluate(() => window.callProbe.inbound());
+  }
+
+  /** Writes a screenshot, the console and the peer connections, to find out why. Never throws. */
+  async report(label) {
+    const base = join(this.logs, `${label}-${this.name}`);
+    const tell = (error) => this.#note(`report: ${error.message}`);
+    await this.page.screenshot({ path: `${base}.png` }).catch(tell);
+    const seen = await (this.frame ?? this.page)
+      .evaluate(async () => ({
+        tiles: window.callProbe.tiles(),
+        inbound: await window.callProbe.inbound(),
+        connections: window.callProbe.connections(),
+      }))
+      .catch(tell);
+    await writeFile(`${base}.json`, JSON.stringify(seen ?? null, null, 1));
+    await writeFile(`${base}.console.log`, `${this.lines.join("\n")}\n`);
+  }
+
+  async close() {
+    await this.context.close();
+  }
+}

@@ -1,0 +1,159 @@
+// A Homeserver is one running Matrix homeserver of either kind with the front
+// before it: users, rooms and state by the client-server API. It knows nothing
+// of calls or of callserver, except that the front sends some paths there.
+import { createHmac, randomBytes } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { goProgram } from "../process/cache.mjs";
+import { freePorts, Process } from "../process/process.mjs";
+
+const kinds = { dendrite: () => import("../dendrite/dendrite.mjs"), synapse: () => import("../synapse/synapse.mjs") };
+
+/** The peer of that name, with `prepare`, `start` and what it can do. */
+export async function peer(kind) {
+  const load = kinds[kind];
+  if (!load) throw new Error(`HOMESERVER=${kind} is not known; use one of ${Object.keys(kinds).join(", ")}`);
+  return load();
+}
+
+/** Why a request to the homeserver was refused. */
+export class MatrixError extends Error {
+  constructor(what, status, body) {
+    super(`${what}: ${status} ${JSON.stringify(body)}`);
+    this.status = status;
+    this.errcode = body.errcode;
+  }
+}
+
+/** Sends one request and returns the JSON answer; throws MatrixError for any status but 200. */
+export async function request(method, url, { token, body } = {}) {
+  const response = await fetch(url, {
+    method,
+    headers: {
+      ...(token && { authorization: `Bearer ${token}` }),
+      ...(body && { "content-type": "application/json" }),
+    },
+    body: body && JSON.stringify(body),
+    signal: AbortSignal.timeout(30_000),
+  });
+  const text = await response.text();
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    answer = { errcode: "not JSON", error: text.slice(0, 200) };
+  }
+  if (response.status !== 200) throw new MatrixError(`${method} ${new URL(url).pathname}`, response.status, answer);
+  return answer;
+}
+
+/** A user's login: one device. */
+export class User {
+  constructor(homeserver, name, password, { user_id, device_id, access_token }) {
+    Object.assign(this, { homeserver, name, password, id: user_id, device: device_id, token: access_token });
+  }
+
+  request(method, path, body) {
+    return request(method, `${this.homeserver.url}/_matrix/client/${path}`, { token: this.token, body });
+  }
+
+  /** Makes a room and returns its id; the others are invited, and anyone in it may take part in calls. */
+  async createRoom({ name, encrypted, invite = [] }) {
+    const encryption = {
+      type: "m.room.encryption",
+      state_key: "",
+      content: { algorithm: "m.megolm.v1.aes-sha2" },
+    };
+    const { room_id } = await this.request("POST", "v3/createRoom", {
+      name,
+      preset: "private_chat",
+      invite: invite.map((user) => user.id),
+      initial_state: encrypted ? [encryption] : [],
+      power_level_content_override: { events: { "org.matrix.msc3401.call.member": 0 } },
+    });
+    return room_id;
+  }
+
+  join(room) {
+    return this.request("POST", `v3/join/${encodeURIComponent(room)}`, {});
+  }
+
+  /** Returns the room's state events of one type. */
+  async state(room, type) {
+    const events = await this.request("GET", `v3/rooms/${encodeURIComponent(room)}/state`);
+    return events.filter((event) => event.type === type);
+  }
+
+  /** Asks for an OpenID token, which a service checks at the homeserver by federation. */
+  openID() {
+    return this.request("POST", `v3/user/${encodeURIComponent(this.id)}/openid/request_token`, {});
+  }
+}
+
+export class Homeserver {
+  #secret = randomBytes(16).toString("hex");
+  #processes = [];
+
+  /** @param {string} kind dendrite or synapse */
+  constructor(kind) {
+    this.kind = kind;
+  }
+
+  /** Chooses the ports, so that callserver's configuration can name the server before it runs. */
+  async reserve() {
+    const [server, plain, secure] = await freePorts(3);
+    this.ports = { server, plain, secure };
+    /** The server name has a port, so its resolution needs neither well-known nor SRV records. */
+    this.name = `localhost:${secure}`;
+    /** The base URL for clients. */
+    this.url = `http://127.0.0.1:${plain}`;
+  }
+
+  /**
+   * Starts the front and the homeserver; callserver need not run yet.
+   * @param {{directory: string, logs: string, callserver: string}} options callserver: its base URL
+   */
+  async start({ directory, logs, callserver }) {
+    this.authority = join(directory, "ca.pem");
+    const front = new Process(
+      "front",
+      [
+        await goProgram("testbed/front"),
+        ...["-homeserver", `http://127.0.0.1:${this.ports.server}`, "-callserver", callserver],
+        ...["-http", `127.0.0.1:${this.ports.plain}`, "-https", `127.0.0.1:${this.ports.secure}`],
+        ...["-ca", this.authority],
+      ],
+      { log: join(logs, "front.log") },
+    );
+    this.#processes.push(front);
+    await front.line(/^ready /);
+    const home = join(directory, this.kind);
+    await mkdir(home, { recursive: true });
+    const implementation = await peer(this.kind);
+    this.#processes.push(
+      await implementation.start({
+        directory: home,
+        port: this.ports.server,
+        serverName: this.name,
+        secret: this.#secret,
+        log: join(logs, `${this.kind}.log`),
+      }),
+    );
+  }
+
+  /** Registers a user by the shared secret, which both kinds take, and returns the login. */
+  async register(name, password) {
+    const url = `http://127.0.0.1:${this.ports.server}/_synapse/admin/v1/register`;
+    const { nonce } = await request("GET", url);
+    const mac = createHmac("sha1", this.#secret)
+      .update([nonce, name, password, "notadmin"].join("\0"))
+      .digest("hex");
+    const body = { nonce, username: name, displayname: name, password, admin: false, mac };
+    return new User(this, name, password, await request("POST", url, { body }));
+  }
+
+  async stop() {
+    for (const process of this.#processes.toReversed()) await process.stop();
+  }
+}

@@ -19,8 +19,7 @@ export async function check({ kind, names }) {
   await rm(logs, { recursive: true, force: true });
   await mkdir(logs, { recursive: true });
   const started = Date.now();
-  const widget = await widgetHost();
-  const stack = await Stack.start({ kind, logs, names, rooms, widget, elementCall: lightMedia });
+  const stack = await Stack.start({ kind, logs, names, rooms, widget: await widgetHost(), elementCall: lightMedia });
   const browser = await launch();
   const times = [];
   try {
@@ -47,6 +46,7 @@ async function callOnce({ stack, calls, room, label, times }) {
     await joinAll(calls, label, times);
     await expectMembers(stack, calls, room);
     await expectMedia(calls);
+    await Promise.all(calls.map((call) => call.screenshot(label)));
     say(`${label}: everybody hears and sees both others for 10 s`);
     await muteShows(calls);
     say(`${label}: muted microphone and camera show on the others`);

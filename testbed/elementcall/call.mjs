@@ -66,7 +66,7 @@ export class Call {
    * @param {{widget: boolean, logs: string}} options
    */
   static async create(browser, user, { widget, logs }) {
-    const context = await browser.newContext({ viewport: { width: 1000, height: 720 } });
+    const context = await browser.newContext({ viewport: { width: 800, height: 640 } });
     await context.addInitScript({ content: await readFile(join(testbed, "elementcall", "probe.js"), "utf8") });
     return new Call(context, await context.newPage(), user, widget, logs);
   }
@@ -135,11 +135,15 @@ export class Call {
     return this.frame.evaluate(() => window.callProbe.inbound());
   }
 
+  async screenshot(label) {
+    await this.page.screenshot({ path: join(this.logs, `${label}-${this.name}.png`) });
+  }
+
   /** Writes a screenshot, the console and the peer connections, to find out why. Never throws. */
   async report(label) {
-    const base = join(this.logs, `${label}-${this.name}`);
+    const base = join(this.logs, `${label}-failed-${this.name}`);
     const tell = (error) => this.#note(`report: ${error.message}`);
-    await this.page.screenshot({ path: `${base}.png` }).catch(tell);
+    await this.screenshot(`${label}-failed`).catch(tell);
     const seen = await (this.frame ?? this.page)
       .evaluate(async () => ({
         tiles: window.callProbe.tiles(),

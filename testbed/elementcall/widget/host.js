@@ -1,0 +1,107 @@
+// The widget host is a Matrix client with encryption whose only feature is
+// Element Call in a frame: it owns the session, the keys and every request to
+// the homeserver, and the frame has none of them. Element Web and Element X
+// host Element Call in the same way.
+import {
+  ClientEvent,
+  createClient,
+  EventType,
+  MatrixEventEvent,
+  RoomStateEvent,
+  SyncState,
+} from "matrix-js-sdk";
+import { ClientWidgetApi, MatrixWidgetType, Widget } from "matrix-widget-api";
+
+import { Driver } from "./driver.js";
+
+const widgetId = "call";
+
+async function startClient() {
+  const session = JSON.parse(localStorage.getItem("matrix-auth-store"));
+  const client = createClient({
+    baseUrl: session.homeserver,
+    userId: session.user_id,
+    deviceId: session.device_id,
+    accessToken: session.access_token,
+  });
+  await client.initRustCrypto();
+  const prepared = new Promise((resolve) => {
+    client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve());
+  });
+  await client.startClient({ initialSyncLimit: 20 });
+  await prepared;
+  return client;
+}
+
+function callURL(client, room) {
+  const parameters = new URLSearchParams({
+    widgetId,
+    parentUrl: location.origin,
+    roomId: room.roomId,
+    userId: client.getUserId(),
+    deviceId: client.getDeviceId(),
+    baseUrl: client.baseUrl,
+    intent: "join_existing",
+    perParticipantE2EE: String(room.hasEncryptionStateEvent()),
+  });
+  return `${location.origin}/widget/call/#?${parameters}`;
+}
+
+/** Passes what happens in the room, and what arrives for this device, into the frame. */
+function feed(client, room, api) {
+  const tell = (error) => console.warn("widget host: the frame did not take it", error);
+  const feedEvent = (event) => {
+    if (event.getRoomId() !== room.roomId || event.isState()) return;
+    if (event.isBeingDecrypted() || event.getType() === EventType.RoomMessageEncrypted) return;
+    api.feedEvent(event.getEffectiveEvent()).catch(tell);
+  };
+  client.on(ClientEvent.Event, feedEvent);
+  client.on(MatrixEventEvent.Decrypted, feedEvent);
+  client.on(RoomStateEvent.Events, (event) => {
+    if (event.getRoomId() === room.roomId) api.feedStateUpdate(event.getEffectiveEvent()).catch(tell);
+  });
+  client.on(ClientEvent.ReceivedToDeviceMessage, ({ message, encryptionInfo }) => {
+    api.feedToDevice(message, encryptionInfo !== null).catch(tell);
+  });
+}
+
+/** Actions that Element Call tells or asks its host, beyond those of the widget API itself. */
+function acknowledge(api) {
+  for (const action of ["io.element.join", "io.element.device_mute", "io.element.close", "im.vector.hangup"]) {
+    api.on(`action:${action}`, (event) => {
+      event.preventDefault();
+      api.transport.reply(event.detail, {});
+    });
+  }
+  api.on("action:set_always_on_screen", (event) => {
+    event.preventDefault();
+    api.transport.reply(event.detail, { success: true });
+  });
+}
+
+async function main() {
+  const client = await startClient();
+  const room = client.getRoom(new URLSearchParams(location.search).get("room"));
+  if (!room) throw new Error("this user is not in the room");
+  const url = callURL(client, room);
+  const frame = document.createElement("iframe");
+  frame.allow = "camera; microphone; display-capture; autoplay; fullscreen";
+  const widget = new Widget({
+    id: widgetId,
+    creatorUserId: client.getUserId(),
+    type: MatrixWidgetType.Custom,
+    waitForIframeLoad: false,
+    url,
+  });
+  document.body.append(frame);
+  const api = new ClientWidgetApi(widget, frame, new Driver(client, room));
+  acknowledge(api);
+  feed(client, room, api);
+  api.setViewedRoomId(room.roomId);
+  frame.src = url;
+}
+
+main().catch((error) => {
+  document.body.textContent = `The widget host did not start: ${error.message}`;
+  console.error(error);
+});

@@ -1,0 +1,287 @@
+package livekit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"callserver/sfu"
+	"callserver/signalling"
+	"callserver/signalling/token"
+)
+
+const (
+	refreshEvery = 5 * time.Minute
+	// resumeWithin is how long a client whose media connection failed may take to come back.
+	resumeWithin = 5 * time.Second
+	// repairWithin is how long it may then take to have media again; clients themselves give up after 15 s.
+	repairWithin = 20 * time.Second
+)
+
+// A client is one participant on the protocol's side. Its loop owns everything below the channels and outlives the
+// websocket:
+//
+//	          frames                      websocket gone, media was never up
+//	joined ----------> connected ---------------------------------------------> over
+//	                    |  ^    \ media failed: leave{RESUME}, 5 s               ^
+//	     websocket gone v  | resume                                             |
+//	                   detached ------------------------------------------------+
+//	                            media failed and not back within 5 s
+type client struct {
+	edge *Edge
+	sess *signalling.Session
+	log  *slog.Logger
+
+	resumes   chan resumption // a new connection for the client; taken by the loop or never
+	dismissed chan struct{}   // closed when the server shuts down
+	dismissal sync.Once
+	done      chan struct{} // closed when the loop has ended
+
+	grant    token.Grant
+	protocol int32 // ClientInfo.protocol
+	pipe     *pipe // nil while the client is detached
+	text     bool  // the client speaks JSON
+	refresh  time.Time
+	deadline time.Time // when the client is given up; zero = not
+	sequence uint32    // of the last reliable data message taken from the client
+	nonces   nonces
+	failing  failures
+	over     bool
+	reason   sfu.Reason // why, once over
+}
+
+// failures are what a test suite asked to go wrong.
+type failures struct{ cutResume, cutResumeSilently bool }
+
+// A resumption hands a new connection to a client's loop.
+type resumption struct {
+	pipe      *pipe
+	admission admission
+}
+
+// newClient joins the room and prepares the first frames; the loop is not running yet.
+func newClient(ctx context.Context, e *Edge, a admission, p *pipe) (*client, error) {
+	info := clientInfo(a.hello.GetClientInfo())
+	sess, err := e.server.Join(ctx, a.grant, signalling.PeerOptions{
+		Single:         a.hello.single,
+		Client:         info,
+		AutoSubscribe:  a.hello.GetConnectionSettings().GetAutoSubscribe(),
+		AdaptiveStream: a.hello.GetConnectionSettings().GetAdaptiveStream(),
+		Metadata:       a.hello.GetMetadata(),
+		Attributes:     a.hello.GetParticipantAttributes(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := &client{
+		edge: e, sess: sess, grant: a.grant, pipe: p, protocol: info.Protocol,
+		log:       e.log.With("room", a.grant.Room, "identity", a.grant.Identity, "participant", sess.SID()),
+		resumes:   make(chan resumption),
+		dismissed: make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	c.log.Info("participant joined", "sdk", info.SDK, "version", info.Version, "protocol", info.Protocol, "single", a.hello.single)
+	c.greet(a.hello)
+	return c, nil
+}
+
+// dismiss asks the loop to send the client away because the server stops. Safe for concurrent use.
+func (c *client) dismiss() { c.dismissal.Do(func() { close(c.dismissed) }) }
+
+// attach gives the client a new connection; false if its loop has ended or ctx does. Safe for concurrent use.
+func (c *client) attach(ctx context.Context, r resumption) bool {
+	select {
+	case c.resumes <- r:
+		return true
+	case <-c.done:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// loop runs until the client has left for good.
+func (c *client) loop() {
+	defer c.end()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for c.tell(); !c.over; c.tell() {
+		timer.Reset(time.Until(c.nextTimer()))
+		select {
+		case f, ok := <-c.frames():
+			if ok {
+				c.take(f)
+			} else {
+				c.detached()
+			}
+		case r := <-c.resumes:
+			c.resume(r)
+		case <-c.sess.Ready():
+		case now := <-timer.C:
+			c.expire(now)
+		case <-c.dismissed:
+			c.finish(sfu.ServerShutdown, livekit.LeaveRequest_RECONNECT)
+		}
+	}
+}
+
+// frames is what the client sends; nil, which never yields, while it is detached.
+func (c *client) frames() <-chan frame {
+	if c.pipe == nil {
+		return nil
+	}
+	return c.pipe.up
+}
+
+// end takes the participant out of the room, and only then closes the connection behind the last frame.
+func (c *client) end() {
+	c.sess.Leave(c.reason)
+	c.hangUp()
+	c.edge.remove(c)
+	close(c.done)
+	c.log.Info("participant left", "reason", livekit.DisconnectReason(c.reason).String())
+}
+
+func (c *client) nextTimer() time.Time {
+	if !c.deadline.IsZero() && c.deadline.Before(c.refresh) {
+		return c.deadline
+	}
+	return c.refresh
+}
+
+// expire does what is due.
+func (c *client) expire(now time.Time) {
+	if !c.deadline.IsZero() && !now.Before(c.deadline) {
+		c.finish(sfu.ConnectionTimeout, livekit.LeaveRequest_RECONNECT)
+		return
+	}
+	if !now.Before(c.refresh) {
+		c.sendToken()
+	}
+}
+
+// take handles one frame. Whatever it makes go wrong in here ends this client and no other.
+func (c *client) take(f frame) {
+	defer func() {
+		if what := recover(); what != nil {
+			c.edge.counts.panics.Add(1)
+			c.log.Error("panic in request", "panic", what, "stack", string(debug.Stack()))
+			c.finish(sfu.StateMismatch, livekit.LeaveRequest_RECONNECT)
+		}
+	}()
+	var req livekit.SignalRequest
+	if err := decode(f, &req); err != nil {
+		c.log.Debug("frame not understood", "bytes", len(f.data), "err", err)
+		return
+	}
+	c.text = c.text || f.text
+	c.tell() // what the room did before comes first: an answer may mention it
+	c.handle(&req)
+}
+
+func decode(f frame, req *livekit.SignalRequest) error {
+	if f.text {
+		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(f.data, req)
+	}
+	return proto.Unmarshal(f.data, req)
+}
+
+// send queues a message to the client; without a connection it is lost, and resuming makes up for it.
+func (c *client) send(m *livekit.SignalResponse) {
+	if c.pipe == nil {
+		return
+	}
+	f := frame{text: c.text}
+	var err error
+	if c.text {
+		f.data, err = protojson.Marshal(m)
+	} else {
+		f.data, err = proto.Marshal(m)
+	}
+	if err != nil {
+		c.log.Error("message not sent", "err", fmt.Errorf("encode %T: %w", m.Message, err))
+		return
+	}
+	if !c.pipe.push(f) {
+		c.edge.counts.cut.Add(1)
+		c.log.Warn("connection cut", "why", "client does not read", "queued", downQueue)
+		c.hangUp()
+	}
+}
+
+// hangUp closes the connection once the client has read what was sent; the session goes on.
+func (c *client) hangUp() {
+	if c.pipe != nil {
+		c.pipe.finish()
+		c.pipe = nil
+	}
+}
+
+// detached deals with a websocket that is gone without a leave. Media goes on, if there ever was any, and the client
+// may resume; whether it is alive shows in the media connection.
+func (c *client) detached() {
+	c.hangUp()
+	if !c.sess.EverConnected() {
+		c.close(sfu.SignalClose)
+	}
+}
+
+// failed deals with a dead media connection: the client has to come back soon, and to offer anew.
+func (c *client) failed() {
+	c.sendLeave(sfu.UnknownReason, livekit.LeaveRequest_RESUME)
+	c.hangUp()
+	c.deadline = time.Now().Add(resumeWithin)
+}
+
+// finish sends the client away, and ends the session behind the last frame.
+func (c *client) finish(reason sfu.Reason, action livekit.LeaveRequest_Action) {
+	c.sendLeave(reason, action)
+	c.close(reason)
+}
+
+// close ends the session without a word.
+func (c *client) close(reason sfu.Reason) {
+	if !c.over {
+		c.over, c.reason = true, reason
+	}
+}
+
+// resume takes over a new connection. Clients drop whatever comes before reconnect.
+func (c *client) resume(r resumption) {
+	c.hangUp()
+	c.tell() // to nobody: the snapshot below is newer
+	switch {
+	case c.over:
+		mismatch(r.pipe)
+		return
+	case c.failing.cutResumeSilently:
+		c.failing = failures{}
+		r.pipe.finish()
+		return
+	case !c.deadline.IsZero():
+		c.deadline = time.Now().Add(repairWithin)
+	}
+	c.log.Info("participant resumed", "why", r.admission.hello.ReconnectReason.String())
+	c.pipe, c.text, c.grant = r.pipe, false, r.admission.grant
+	c.sendReconnect()
+	c.sess.Resume()
+	if c.failing.cutResume {
+		c.failing = failures{}
+		c.hangUp()
+		return
+	}
+	if state := r.admission.hello.SyncState; state != nil {
+		c.syncState(state)
+	}
+	if offer := r.admission.hello.PublisherOffer; offer != nil {
+		c.tell()
+		c.offer(offer)
+	}
+}

@@ -1,0 +1,208 @@
+// A session is one participant's stay on this server: its place in the room, its media connection, and the rules of
+// who may offer when. Package signalling owns sessions, and the translation between what sfu.Participant and rtc.Peer
+// say to each other. It never speaks a wire protocol: that is its edges' (livekit, matrix, whip).
+package signalling
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"maps"
+	"strings"
+	"time"
+
+	"callserver/sfu"
+	"callserver/sfu/rtc"
+	"callserver/signalling/token"
+)
+
+// tickInterval is how often the rooms look at their timers. Speaker detection works in windows of 400 ms.
+const tickInterval = 50 * time.Millisecond
+
+// Options configure a Server.
+type Options struct {
+	Rooms      *sfu.Rooms
+	Engine     *rtc.Engine
+	ICEServers []ICEServer  // for the clients to use besides our own addresses
+	Logger     *slog.Logger // nil: none
+}
+
+// An ICEServer is a STUN or TURN server that clients may use.
+type ICEServer struct {
+	URLs                 []string
+	Username, Credential string
+}
+
+// A Server makes sessions and runs the clock of the rooms. Safe for concurrent use.
+type Server struct {
+	rooms  *sfu.Rooms
+	engine *rtc.Engine
+	ice    []ICEServer
+	log    *slog.Logger
+	secret [32]byte // makes up what must be random per room
+}
+
+// New returns a Server. Its rooms stand still until Run is called.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger}
+	_, _ = rand.Read(s.secret[:]) // never fails (crypto/rand)
+	return s
+}
+
+// Run drives the rooms' timers until ctx ends, which is no error.
+func (s *Server) Run(ctx context.Context) error {
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			s.rooms.Tick(now)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Rooms are the rooms of this server.
+func (s *Server) Rooms() *sfu.Rooms { return s.rooms }
+
+// ICEServers are what clients may use besides our own addresses.
+func (s *Server) ICEServers() []ICEServer { return s.ice }
+
+// InjectionMark is the random trailer by which clients with end-to-end encryption tell frames made by the server from
+// forged ones: the same for everybody in a room. This server makes no frames, so nothing ever carries it.
+func (s *Server) InjectionMark(room sfu.SID) []byte {
+	sum := sha256.Sum256(append(s.secret[:], room...))
+	return sum[:16]
+}
+
+// PeerOptions are what a client says of itself when it joins.
+type PeerOptions struct {
+	Single         bool // one connection, offered by the client
+	Client         sfu.ClientInfo
+	AutoSubscribe  bool
+	AdaptiveStream bool
+	Metadata       string            // replaces the grant's, if any
+	Attributes     map[string]string // on top of the grant's
+}
+
+// Check reports whether Join would be refused, as an *Error, without joining.
+func (s *Server) Check(g token.Grant) error {
+	if !s.rooms.Exists(sfu.RoomID(g.Room), g.CanCreateRoom()) {
+		return refusal(sfu.ErrRoomNotFound)
+	}
+	return nil
+}
+
+// Join makes a session for the bearer of a grant. A refusal is an *Error. The caller ends the session with Leave.
+func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, Wrong(err)
+	}
+	m := member(g, o)
+	peer, err := s.engine.NewPeer(rtc.PeerOptions{
+		Single:     o.Single,
+		Protocol:   o.Client.Protocol,
+		Firefox:    isFirefox(o.Client),
+		Subscribes: m.Permission.CanSubscribe,
+		Label:      g.Identity,
+	})
+	if err != nil {
+		return nil, Wrong(err)
+	}
+	part, err := s.rooms.Join(sfu.RoomID(g.Room), m, time.Now())
+	if err != nil {
+		peer.Close()
+		return nil, refusal(err)
+	}
+	sess := &Session{
+		grant:     g,
+		log:       s.log.With("room", g.Room, "participant", part.SID()),
+		part:      part,
+		peer:      peer,
+		sid:       part.SID(),
+		single:    o.Single,
+		downlinks: map[sfu.SID]string{},
+		ready:     make(chan struct{}, 1),
+		stop:      make(chan struct{}),
+	}
+	sess.wakes.Go(sess.wakeLoop)
+	return sess, nil
+}
+
+// refusal turns an error of the rooms into one for the client; nil stays nil.
+func refusal(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sfu.ErrRoomNotFound):
+		return &Error{Code: RoomNotFound, Text: "requested room does not exist"}
+	case errors.Is(err, sfu.ErrRoomFull), errors.Is(err, sfu.ErrLimit):
+		return &Error{Code: Unavailable, Text: "room is full"}
+	}
+	return Wrong(err)
+}
+
+// member is who a grant makes of a client.
+func member(g token.Grant, o PeerOptions) sfu.Member {
+	m := sfu.Member{
+		Identity:       sfu.Identity(g.Identity),
+		Name:           g.Name,
+		Metadata:       g.Metadata,
+		Attributes:     maps.Clone(g.Attributes),
+		Kind:           kinds[g.Kind],
+		Permission:     permission(g),
+		Client:         o.Client,
+		AutoSubscribe:  o.AutoSubscribe,
+		AdaptiveStream: o.AdaptiveStream,
+		CreateRoom:     g.CanCreateRoom(),
+	}
+	if o.Metadata != "" {
+		m.Metadata = o.Metadata
+	}
+	for k, v := range o.Attributes {
+		if m.Attributes == nil {
+			m.Attributes = map[string]string{}
+		}
+		m.Attributes[k] = v
+	}
+	return m
+}
+
+// kinds are the numbers that the client protocol gives to a token's kind; what is not listed is standard.
+var kinds = map[string]int32{
+	"standard": 0, "ingress": 1, "egress": 2, "sip": 3, "agent": 4, "connector": 7, "bridge": 8,
+}
+
+func permission(g token.Grant) sfu.Permission {
+	p := sfu.Permission{
+		CanSubscribe:      g.CanSubscribe,
+		CanPublish:        g.CanPublish,
+		CanPublishData:    g.CanPublishData,
+		CanUpdateMetadata: g.CanUpdateOwnMetadata,
+		Hidden:            g.Hidden,
+		Recorder:          g.Recorder,
+		Agent:             g.Agent,
+	}
+	for _, name := range g.CanPublishSources {
+		if source, ok := sources[name]; ok {
+			p.CanPublishSources = append(p.CanPublishSources, source)
+		}
+	}
+	if len(g.CanPublishSources) > 0 && len(p.CanPublishSources) == 0 {
+		p.CanPublish = false // none that we know; an empty list would mean all
+	}
+	return p
+}
+
+var sources = map[string]sfu.TrackSource{
+	"camera": sfu.Camera, "microphone": sfu.Microphone,
+	"screen_share": sfu.ScreenShare, "screen_share_audio": sfu.ScreenShareAudio,
+}
+
+func isFirefox(c sfu.ClientInfo) bool { return strings.EqualFold(c.Browser, "firefox") }

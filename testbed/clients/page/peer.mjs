@@ -19,6 +19,7 @@ let room;
 let keys;
 let synthesiser;
 let sources = {}; // what this peer publishes, by LiveKit source: canvas cameras and tones
+let elements = new Map(); // track sid -> <video> or <audio>
 let listeners = new Map(); // track sid -> frequency meter
 let events = [];
 let rpcs = [];
@@ -32,8 +33,7 @@ function log(type, detail = {}) {
 function show(track, publication, participant) {
   log('subscribed', { identity: participant.identity, source: publication.source, sid: publication.trackSid });
   const element = track.attach();
-  element.dataset.identity = participant.identity;
-  element.dataset.source = publication.source;
+  elements.set(publication.trackSid, element);
   main.append(element);
   if (track.kind === 'video') Object.assign(element.style, { width: '320px', height: '180px' });
   else listeners.set(publication.trackSid, synthesiser.listen(track.mediaStreamTrack));
@@ -42,7 +42,9 @@ function show(track, publication, participant) {
 function hide(track, publication, participant) {
   log('unsubscribed', { identity: participant.identity, source: publication.source, sid: publication.trackSid });
   listeners.delete(publication.trackSid);
-  for (const element of track.detach()) element.remove();
+  track.detach();
+  elements.get(publication.trackSid)?.remove();
+  elements.delete(publication.trackSid);
 }
 
 function watch() {
@@ -116,7 +118,7 @@ async function film({ color, width = 320, height = 180, fps = 15, source = 'came
 
 const local = (source) => room.localParticipant.getTrackPublication(source);
 const remote = (identity, source) => room.remoteParticipants.get(identity)?.getTrackPublication(source);
-const elementOf = (identity, source) => document.querySelector(`[data-identity="${CSS.escape(identity)}"][data-source="${source}"]`);
+const elementOf = (identity, source) => elements.get(remote(identity, source)?.trackSid);
 
 async function describeRemote(participant) {
   const tracks = {};

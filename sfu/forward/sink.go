@@ -1,49 +1,349 @@
 package forward
 
+// Hot path: see ARCHITECTURE.md#packet
+
 import (
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"callserver/sfu/codec"
 	"callserver/sfu/packet"
-
-	"github.com/pion/rtcp"
 )
 
 // A Sink is one receiver of a Source. Safe for concurrent use.
 type Sink struct {
-	source *Source
-	writer Writer
+	source      *Source
+	writer      Writer
+	writeErrors atomic.Uint64
+
+	mu        sync.Mutex
+	closed    bool
+	choice    selection
+	splice    splice
+	pictures  pictures
+	frames    frames
+	journal   journal
+	reports   reports
+	keyFrame  time.Duration // when one was last forwarded; 0 never
+	inputTime uint32        // input timestamp of the newest packet of the run
+	counts    SinkStats
+	rates     meter
 }
 
-func (k *Sink) forward(p *packet.Packet) {
-	_ = k.writer.WriteRTP(&Outgoing{
-		SequenceNumber: p.SequenceNumber, Timestamp: p.Timestamp, Marker: p.Marker, Payload: p.Payload,
-		AbsCaptureTime: p.AbsCaptureTime, AudioLevel: p.AudioLevel, Voice: p.Voice, HasAudioLevel: p.HasAudioLevel,
-	})
+func newSink(s *Source, w Writer, o SinkOptions) *Sink {
+	k := &Sink{source: s, writer: w}
+	k.choice = selection{target: o.Target, paused: o.Paused, stream: -1}
+	if !s.options.Video {
+		k.choice.target = MaxTemporal(0)
+	}
+	if k.choice.target.Spatial < 0 {
+		k.choice.target, k.choice.paused = MaxTemporal(maxStreams-1), true
+	}
+	k.journal.limit = audioSent
+	if s.options.Video {
+		k.journal.limit = videoSent
+	}
+	return k
 }
 
-// SetTarget says which layer to forward at best; NoLayer pauses. For audio any other layer means "play".
-func (k *Sink) SetTarget(Layer) {}
+// SetTarget says which layer to forward at best; NoLayer pauses. For audio any other layer means "play". The new layer begins at its next
+// key frame, which is asked for at once; until then the old one goes on.
+func (k *Sink) SetTarget(target Layer) {
+	k.mu.Lock()
+	if target.Spatial < 0 {
+		k.choice.paused, k.choice.stream = true, -1
+		k.mu.Unlock()
+		return
+	}
+	k.choice.paused = false
+	if k.source.options.Video {
+		k.choice.target = target
+	}
+	k.mu.Unlock()
+	k.restart()
+}
+
+// restart asks for the key frame with which the chosen layer can begin, unless that is what is being forwarded.
+func (k *Sink) restart() {
+	s := k.source
+	if !s.options.Video {
+		return
+	}
+	at := s.now()
+	k.mu.Lock()
+	want := k.want(s.live(at))
+	needed := !k.closed && !k.choice.paused && (want != k.choice.stream || s.options.SVC && k.choice.limit.Spatial < k.choice.target.Spatial)
+	k.mu.Unlock()
+	if needed {
+		s.needKeyFrame(want, at, true)
+	}
+}
+
+// want returns the simulcast stream that serves the receiver best now.
+func (k *Sink) want(live uint8) int8 {
+	if k.source.options.SVC {
+		return 0
+	}
+	return best(k.choice.target.Spatial, live, int8(len(k.source.streams)))
+}
+
+// push offers a packet of any of the Source's streams. It reports whether the receiver waits for a key frame of that stream.
+func (k *Sink) push(in *inbound, work *scratch) (waiting bool) {
+	k.mu.Lock()
+	e, ok, waiting := k.route(in)
+	if !ok {
+		k.mu.Unlock()
+		return waiting
+	}
+	o := work.build(&e, in.packet, k.source.options.Codec, &in.vp8)
+	k.journal.add(&e)
+	k.counts.Packets++
+	k.counts.Bytes += uint64(len(o.Head) + len(o.Payload))
+	k.rates.add(len(o.Head)+len(o.Payload), in.at)
+	k.mu.Unlock()
+	if k.writer.WriteRTP(o) != nil {
+		k.writeErrors.Add(1)
+	}
+	return waiting
+}
+
+// route decides about a packet: whether the receiver gets it, and as what.
+func (k *Sink) route(in *inbound) (e sent, ok, waiting bool) {
+	if k.closed || k.choice.paused {
+		return e, false, false
+	}
+	if in.stream == k.choice.stream && in.epoch != k.choice.epoch {
+		k.choice.stream = -1 // the sender began anew
+	}
+	if in.stream != k.choice.stream {
+		if begun, waiting := k.join(in); !begun {
+			return e, false, waiting
+		}
+	}
+	o := &k.source.options
+	if !in.newest {
+		return k.routeLate(in)
+	}
+	if o.Video {
+		k.choice.follow(in, in.packet.Timestamp != k.inputTime)
+		waiting = o.SVC && k.choice.limit.Spatial < k.choice.target.Spatial
+	}
+	k.inputTime = in.packet.Timestamp
+	if in.padding || !k.choice.within(in, o.SVC) {
+		k.splice.hold(in.seq, k.pictures.hold(in))
+		k.counts.Dropped++
+		return e, false, waiting
+	}
+	e.seq, e.timestamp = k.splice.forward(in.seq, in.packet.Timestamp, in.at)
+	k.describe(&e, in)
+	if in.frame.KeyFrame {
+		k.keyFrame = in.at
+	}
+	return e, true, waiting
+}
+
+// routeLate handles a packet from before the newest one: it fills the gap that was left for it.
+func (k *Sink) routeLate(in *inbound) (e sent, ok, waiting bool) {
+	if e.seq, ok = k.splice.late(in.seq); !ok {
+		return e, false, false
+	}
+	e.timestamp = in.packet.Timestamp - k.splice.shift
+	k.describe(&e, in)
+	if in.padding || !k.choice.within(in, k.source.options.SVC) {
+		e.flags |= flagPadding // its number is promised: fill the gap with nothing
+	}
+	return e, true, false
+}
+
+// join begins a run with the packet of another stream than the present one, if the receiver can and should begin there.
+func (k *Sink) join(in *inbound) (begun, waiting bool) {
+	o := &k.source.options
+	streams := int8(len(k.source.streams))
+	if o.Video {
+		if !in.frame.KeyFrame || !in.newest || in.padding || !o.SVC && !k.choice.takes(in.stream, in.live, streams) {
+			return false, in.stream == k.want(in.live) && in.newest
+		}
+	} else if !in.newest {
+		return false, false
+	}
+	mapped, known := k.align(in)
+	mapped = k.splice.resume(in.packet.Timestamp, mapped, known, o.ClockRate, in.at)
+	k.splice.begin(in.seq, in.packet.Timestamp, mapped, k.pictures.begin(in))
+	k.frames.begin(in)
+	if k.reports.stream != in.stream && k.reports.epoch != 0 {
+		k.counts.Switches++
+	}
+	k.reports.stream, k.reports.epoch = in.stream, in.epoch
+	k.choice.stream, k.choice.epoch = in.stream, in.epoch
+	k.choice.limit, k.choice.before, k.choice.since = k.choice.target, k.choice.target, in.seq
+	return true, false
+}
+
+// align returns where the packet's timestamp lies on the receiver's time line, if that is known: the stream is the one forwarded last,
+// or the publisher's reports tie the two together.
+func (k *Sink) align(in *inbound) (mapped uint32, known bool) {
+	r := &k.reports
+	if r.epoch == 0 {
+		return 0, false
+	}
+	timestamp := in.packet.Timestamp
+	if r.stream == in.stream {
+		return timestamp - k.splice.shift, r.epoch == in.epoch
+	}
+	from, to := k.source.streams[in.stream].clock.Load(), k.source.streams[r.stream].clock.Load()
+	if from == nil || to == nil {
+		return 0, false
+	}
+	rate := k.source.options.ClockRate
+	return to.rtp + uint32(ntpTicks(from.ntp-to.ntp, rate)) + (timestamp - from.rtp) - k.splice.shift, true
+}
+
+// describe completes what the receiver's packet is.
+func (k *Sink) describe(e *sent, in *inbound) {
+	o := &k.source.options
+	e.source, e.stream, e.first = in.seq, in.stream, milliseconds(in.at)
+	e.flags |= flagUsed
+	marker := in.packet.Marker
+	if o.SVC {
+		e.spatial, e.temporal = k.choice.limit.Spatial, k.choice.limit.Temporal
+		e.flags |= flagLimited
+		marker = marker || in.frame.End && in.frame.Spatial == e.spatial
+	}
+	if marker {
+		e.flags |= flagMarker
+	}
+	switch {
+	case o.Codec == codec.VP8:
+		if c := k.splice.cutAt(in.seq); c != nil {
+			k.pictures.rewrite(e, in, c.picture)
+		}
+	case in.frame.HasNumber:
+		k.frames.rewrite(e, in)
+	}
+}
 
 // Nack takes the receiver's request for packets to be sent again (RFC 4585 §6.2.1), by the sequence numbers it was sent.
-func (k *Sink) Nack(seqs []uint16, now time.Time) {}
+func (k *Sink) Nack(seqs []uint16, now time.Time) {
+	at := k.source.since(now)
+	work := scratches.Get().(*scratch)
+	for _, seq := range seqs {
+		k.resend(seq, at, work)
+	}
+	work.put()
+}
 
-// RequestKeyFrame takes the receiver's PLI or FIR.
-func (k *Sink) RequestKeyFrame(now time.Time) {}
+func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
+	k.mu.Lock()
+	k.counts.Nacked++
+	found := k.journal.find(seq)
+	switch {
+	case k.closed:
+		k.mu.Unlock()
+		return
+	case found == nil:
+		k.counts.Unavailable++
+		k.mu.Unlock()
+		return
+	case !found.resendable(milliseconds(at), k.reports.rtt):
+		k.mu.Unlock()
+		return
+	}
+	e := *found
+	k.mu.Unlock()
 
-// ReceptionReport takes the receiver's report block.
-func (k *Sink) ReceptionReport(r rtcp.ReceptionReport, now time.Time) {}
+	st := k.source.streams[e.stream]
+	var p *packet.Packet
+	if e.flags&flagPadding == 0 {
+		st.mu.Lock()
+		p = st.history.Get(e.source)
+		st.mu.Unlock()
+		if p == nil {
+			k.mu.Lock()
+			k.counts.Unavailable++
+			k.mu.Unlock()
+			return
+		}
+		defer p.Release()
+	}
+	var vp8 codec.VP8Descriptor
+	if p != nil && k.source.options.Codec == codec.VP8 {
+		vp8, _ = codec.ParseVP8(p.Payload)
+	}
+	o := work.build(&e, p, k.source.options.Codec, &vp8)
+	o.Retransmission = true
+	if k.writer.WriteRTP(o) != nil {
+		k.writeErrors.Add(1)
+		return
+	}
+	k.mu.Lock()
+	k.counts.Retransmitted++
+	k.mu.Unlock()
+}
 
-// SenderReport returns the report to send to the receiver now (the writer fills in the SSRC), false while there is nothing to say:
-// nothing sent yet, or no report from the publisher.
-func (k *Sink) SenderReport(now time.Time) (sr rtcp.SenderReport, ok bool) {
-	return rtcp.SenderReport{}, false
+// RequestKeyFrame takes the receiver's PLI or FIR (RFC 4585 §6.3.1, RFC 5104 §4.3.1).
+func (k *Sink) RequestKeyFrame(now time.Time) {
+	at := k.source.since(now)
+	k.mu.Lock()
+	k.counts.KeyFrameWanted++
+	index := k.choice.stream
+	if index < 0 {
+		index = k.want(k.source.live(at))
+	}
+	rtt := k.reports.rtt
+	if rtt == 0 {
+		rtt = defaultRTT
+	}
+	// One that was sent while the request was on its way answers it.
+	ignore := k.closed || k.choice.paused || k.keyFrame != 0 && at-k.keyFrame < rtt
+	k.mu.Unlock()
+	if !ignore && k.source.options.Video {
+		k.source.needKeyFrame(index, at, true)
+	}
+}
+
+// Current returns the layer being forwarded, NoLayer while there is none.
+func (k *Sink) Current() Layer {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.currentLocked()
+}
+
+func (k *Sink) currentLocked() Layer {
+	switch {
+	case k.choice.stream < 0:
+		return NoLayer
+	case k.source.options.SVC:
+		return k.choice.limit
+	default:
+		return Layer{k.choice.stream, k.choice.limit.Temporal}
+	}
 }
 
 // Stats returns a snapshot of the counts.
-func (k *Sink) Stats() SinkStats { return SinkStats{} }
+func (k *Sink) Stats() SinkStats {
+	at := k.source.now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	stats := k.counts
+	stats.Bitrate, stats.WriteErrors = k.rates.bitrate(at), k.writeErrors.Load()
+	stats.Current, stats.Target, stats.RTT = k.currentLocked(), k.choice.target, k.reports.rtt
+	if k.choice.paused {
+		stats.Target = NoLayer
+	}
+	return stats
+}
 
-// Current returns the layer being forwarded, NoLayer while there is none.
-func (k *Sink) Current() Layer { return NoLayer }
+// Detach takes the receiver off the Source. Detaching twice is fine. A packet on its way to the Writer still arrives there.
+func (k *Sink) Detach() {
+	k.source.remove(k)
+	k.close()
+}
 
-// Detach takes the receiver off the Source. Detaching twice is fine.
-func (k *Sink) Detach() {}
+func (k *Sink) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed, k.choice.stream, k.journal.slots = true, -1, nil
+}
+
+func milliseconds(at time.Duration) uint32 { return uint32(at / time.Millisecond) }

@@ -1,20 +1,33 @@
 package forward
 
+// Hot path: see ARCHITECTURE.md#packet
+
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/codec"
 	"callserver/sfu/packet"
 
 	"github.com/pion/rtcp"
 )
 
+// beginning is where the Source's time starts counting: far enough from 0, which means never, for a packet whose time was taken a
+// little before the first one's.
+const beginning = time.Hour
+
 // A Source is one published track: it takes the packets of its streams and fans them out to its Sinks. Safe for concurrent use.
 type Source struct {
 	options  SourceOptions
+	streams  []*stream               // by simulcast index
 	sinks    atomic.Pointer[[]*Sink] // copy on write
 	upstream atomic.Pointer[Upstream]
+	origin   atomic.Pointer[time.Time] // the first time anyone told
+	latest   atomic.Int64              // the latest, as a time.Duration since origin
+	rtt      atomic.Int64              // to the publisher; 0 if unknown
+	speech   speech
 
 	mu     sync.Mutex // guards changes of sinks
 	closed bool
@@ -22,63 +35,239 @@ type Source struct {
 
 // NewSource returns a Source without receivers.
 func NewSource(o SourceOptions) *Source {
+	if o.ClockRate == 0 {
+		o.ClockRate = o.Codec.ClockRate()
+	}
 	s := &Source{options: o}
+	for range min(max(o.Spatials, 1), maxStreams) {
+		s.streams = append(s.streams, newStream(&s.options))
+	}
 	s.sinks.Store(new([]*Sink))
+	s.latest.Store(int64(beginning))
 	return s
 }
 
 // SetUpstream says where key frame requests go; until then they are kept.
-func (s *Source) SetUpstream(u Upstream) { s.upstream.Store(&u) }
-
-// Push takes one packet of the stream layer.Spatial, and the caller's reference to it. Streams may be pushed concurrently.
-func (s *Source) Push(layer Layer, p *packet.Packet, now time.Time) {
-	for _, k := range *s.sinks.Load() {
-		k.forward(p)
+func (s *Source) SetUpstream(u Upstream) {
+	s.upstream.Store(&u)
+	for i := range s.streams {
+		s.requestDue(int8(i), s.now())
 	}
+}
+
+// Push takes one packet of the stream layer.Spatial, and the caller's reference to it, which must be the only one. Streams may be pushed
+// concurrently. layer.Temporal is not used: the packet says.
+func (s *Source) Push(layer Layer, p *packet.Packet, now time.Time) {
+	st := s.stream(layer.Spatial)
+	if st == nil {
+		p.Release()
+		return
+	}
+	if !s.options.Video {
+		p = p.Compact()
+	}
+	in := inbound{packet: p, stream: layer.Spatial, at: s.since(now)}
+	if !st.accept(&in, &s.options) {
+		p.Release()
+		return
+	}
+	if p.HasAudioLevel {
+		s.speech.observe(p.AudioLevel, p.Timestamp, s.options.ClockRate, in.at)
+	}
+	needed := s.fanOut(&in)
 	p.Release()
+	if needed {
+		s.needKeyFrame(in.stream, in.at, false)
+	}
+}
+
+// fanOut offers the packet to every Sink and reports whether one of them waits for a key frame of this stream.
+func (s *Source) fanOut(in *inbound) (needed bool) {
+	sinks := *s.sinks.Load()
+	if len(sinks) == 0 {
+		return false
+	}
+	in.live = s.live(in.at)
+	work := scratches.Get().(*scratch)
+	for _, k := range sinks {
+		if k.push(in, work) {
+			needed = true
+		}
+	}
+	work.put()
+	return needed
 }
 
 // SenderReport takes the publisher's report (RFC 3550 §6.4.1) for one stream: which RTP time was which NTP time.
-func (s *Source) SenderReport(layer Layer, ntp uint64, rtp uint32, now time.Time) {}
+func (s *Source) SenderReport(layer Layer, ntp uint64, rtp uint32, now time.Time) {
+	st := s.stream(layer.Spatial)
+	if st == nil {
+		return
+	}
+	at := s.since(now)
+	st.clock.Store(&clock{ntp: ntp, rtp: rtp, at: at})
+	st.mu.Lock()
+	st.reception.SenderReport(ntp, at)
+	st.mu.Unlock()
+}
 
 // Nacks returns the sequence numbers of one stream to ask the publisher for at this moment (RFC 4585 §6.2.1), in rising order. Call it
 // after a batch of reads and at least every 20 ms while packets arrive; it also repeats key frame requests and forgets old packets.
-func (s *Source) Nacks(spatial int8, now time.Time) []uint16 { return nil }
+func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
+	st := s.stream(spatial)
+	if st == nil {
+		return nil
+	}
+	at := s.since(now)
+	st.mu.Lock()
+	var seqs []uint16
+	if st.losses.Outstanding() > 0 {
+		seqs = st.losses.Due(at, nil)
+		st.counts.Nacks += uint64(len(seqs))
+	}
+	st.history.Expire(at)
+	waiting := st.keys.waiting
+	st.mu.Unlock()
+	if waiting {
+		s.requestDue(spatial, at)
+	}
+	return seqs
+}
 
 // ReceptionReport returns the report block for one stream (RFC 3550 §6.4.1), false before its first packet. Each call starts a new interval
 // for the fraction lost.
 func (s *Source) ReceptionReport(spatial int8, now time.Time) (rtcp.ReceptionReport, bool) {
-	return rtcp.ReceptionReport{}, false
+	st := s.stream(spatial)
+	if st == nil {
+		return rtcp.ReceptionReport{}, false
+	}
+	at := s.since(now)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	report, ok := st.reception.Report(at)
+	report.SSRC = st.ssrc
+	return report, ok
 }
 
 // SetRTT tells the round trip time to the publisher.
-func (s *Source) SetRTT(d time.Duration) {}
+func (s *Source) SetRTT(d time.Duration) {
+	s.rtt.Store(int64(d))
+	for _, st := range s.streams {
+		st.mu.Lock()
+		st.losses.SetRTT(d)
+		st.mu.Unlock()
+	}
+}
 
 // Level returns how loud the track is (0 to 1, smoothed) and whether somebody speaks on it. Call it once per 400 ms window or more often.
-func (s *Source) Level(now time.Time) (loudness float64, active bool) { return 0, false }
+func (s *Source) Level(now time.Time) (loudness float64, active bool) {
+	return s.speech.level(s.since(now))
+}
 
-// Live reports which streams are arriving.
-func (s *Source) Live(now time.Time) [3]bool { return [3]bool{} }
+// Live reports which streams are arriving, by simulcast index.
+func (s *Source) Live(now time.Time) [3]bool {
+	var live [3]bool
+	mask := s.live(s.since(now))
+	for i := range live {
+		live[i] = mask&(1<<i) != 0
+	}
+	return live
+}
 
-// Stats returns a snapshot of the counts.
-func (s *Source) Stats() SourceStats { return SourceStats{} }
+// Stats returns a snapshot of the counts. It is as of the last time that any method was told.
+func (s *Source) Stats() SourceStats {
+	stats := SourceStats{Sinks: len(*s.sinks.Load()), RTT: time.Duration(s.rtt.Load())}
+	for _, st := range s.streams {
+		stats.Layers = append(stats.Layers, st.stats(s.now()))
+	}
+	return stats
+}
+
+// Codec returns what the Source was made for.
+func (s *Source) Codec() codec.Codec { return s.options.Codec }
 
 // Attach adds a receiver, which gets packets from now on. After Close it returns a Sink that never gets any.
 func (s *Source) Attach(w Writer, o SinkOptions) *Sink {
-	k := &Sink{source: s, writer: w}
+	k := newSink(s, w, o)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.closed {
-		sinks := append(append([]*Sink(nil), *s.sinks.Load()...), k)
+		sinks := append(slices.Clip(*s.sinks.Load()), k)
 		s.sinks.Store(&sinks)
 	}
+	s.mu.Unlock()
+	k.restart()
 	return k
+}
+
+// remove takes a Sink off the list; what waits for key frames only on its behalf stops waiting.
+func (s *Source) remove(k *Sink) {
+	s.mu.Lock()
+	sinks := slices.DeleteFunc(slices.Clone(*s.sinks.Load()), func(other *Sink) bool { return other == k })
+	s.sinks.Store(&sinks)
+	s.mu.Unlock()
+	if len(sinks) > 0 {
+		return
+	}
+	for _, st := range s.streams {
+		st.mu.Lock()
+		st.keys.waiting = false
+		st.mu.Unlock()
+	}
 }
 
 // Close drops all receivers and the history. Closing twice is fine, and so is pushing afterwards.
 func (s *Source) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
+	sinks := *s.sinks.Load()
 	s.sinks.Store(new([]*Sink))
+	s.mu.Unlock()
+	for _, k := range sinks {
+		k.close()
+	}
+	for _, st := range s.streams {
+		st.mu.Lock()
+		st.history.Clear()
+		st.losses.Clear()
+		st.keys.waiting = false
+		st.mu.Unlock()
+	}
 }
+
+func (s *Source) stream(index int8) *stream {
+	if index < 0 || int(index) >= len(s.streams) {
+		return nil
+	}
+	return s.streams[index]
+}
+
+// live returns a bit for each stream that is arriving.
+func (s *Source) live(at time.Duration) (mask uint8) {
+	for i, st := range s.streams {
+		if st.live(at) {
+			mask |= 1 << i
+		}
+	}
+	return mask
+}
+
+// since turns a caller's time into the Source's.
+func (s *Source) since(now time.Time) time.Duration {
+	origin := s.origin.Load()
+	if origin == nil {
+		first := now
+		if s.origin.CompareAndSwap(nil, &first) {
+			origin = &first
+		} else {
+			origin = s.origin.Load()
+		}
+	}
+	at := now.Sub(*origin) + beginning
+	if int64(at) > s.latest.Load() { // a lost race costs nothing: the other time is as good
+		s.latest.Store(int64(at))
+	}
+	return at
+}
+
+// now returns the latest time that anyone told, for the methods that take none.
+func (s *Source) now() time.Duration { return time.Duration(s.latest.Load()) }

@@ -1,0 +1,75 @@
+package forward
+
+import "time"
+
+const (
+	minKeyFrameRetry   = 200 * time.Millisecond
+	maxKeyFrameRetry   = time.Second
+	keyFrameWindow     = time.Second // at most two requests in one
+	maxKeyFrameRetries = 10          // to a stream that sends nothing at all
+	defaultRTT         = 70 * time.Millisecond
+)
+
+// keyRequests coalesces the requests for key frames of one stream: the first goes out at once, whoever comes while it is under way shares it,
+// and it is repeated every two round trips until a key frame arrives. Guarded by the stream's lock. Times are since the Source's origin.
+type keyRequests struct {
+	waiting      bool          // somebody needs a key frame that has not come
+	answered     bool          // a key frame came after the last request
+	tries        int           // since any packet came
+	last, before time.Duration // the two latest requests, 0 if none
+}
+
+// due reports whether to send a request now, and takes it as sent.
+func (q *keyRequests) due(at, rtt time.Duration) bool {
+	if rtt == 0 {
+		rtt = defaultRTT
+	}
+	retry := min(max(2*rtt, minKeyFrameRetry), maxKeyFrameRetry)
+	switch {
+	case !q.waiting, q.tries >= maxKeyFrameRetries:
+		return false
+	case q.last != 0 && !q.answered && at-q.last < retry:
+		return false
+	case q.before != 0 && at-q.before < keyFrameWindow:
+		return false
+	}
+	q.before, q.last, q.answered = q.last, at, false
+	q.tries++
+	return true
+}
+
+// answer notes that a key frame came.
+func (q *keyRequests) answer() { q.waiting, q.answered, q.tries = false, true, 0 }
+
+// needKeyFrame asks the publisher for a key frame of one stream, now or when the throttle allows.
+func (s *Source) needKeyFrame(index int8, at time.Duration, fresh bool) {
+	st := s.stream(index)
+	if st == nil {
+		return
+	}
+	st.mu.Lock()
+	st.keys.waiting = true
+	if fresh {
+		st.keys.tries = 0
+	}
+	st.mu.Unlock()
+	s.requestDue(index, at)
+}
+
+// requestDue sends the request that is due, if any.
+func (s *Source) requestDue(index int8, at time.Duration) {
+	u := s.upstream.Load()
+	if u == nil || s.origin.Load() == nil { // nobody to ask, or nothing ever came: the first packet will be a key frame's
+		return
+	}
+	st := s.stream(index)
+	st.mu.Lock()
+	due := st.keys.due(at, time.Duration(s.rtt.Load()))
+	if due {
+		st.counts.Requests++
+	}
+	st.mu.Unlock()
+	if due {
+		(*u).RequestKeyFrame(index)
+	}
+}

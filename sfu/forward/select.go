@@ -1,0 +1,75 @@
+package forward
+
+// Hot path: see ARCHITECTURE.md#packet
+
+// rank orders the simulcast streams by how well they serve a receiver that wants target: that one, then those below it from the top,
+// then those above it from the bottom. Lower is better.
+func rank(index, target int8) int8 {
+	if index <= target {
+		return target - index
+	}
+	return maxStreams + index - target
+}
+
+// best returns the stream to forward to a receiver that wants target, while live says which are arriving (a bit each). Without any it is
+// the target itself.
+func best(target int8, live uint8, streams int8) int8 {
+	target = min(target, streams-1)
+	choice := int8(-1)
+	for i := range streams {
+		if live&(1<<i) != 0 && (choice < 0 || rank(i, target) < rank(choice, target)) {
+			choice = i
+		}
+	}
+	if choice < 0 {
+		return target
+	}
+	return choice
+}
+
+// selection is which layers one receiver gets.
+type selection struct {
+	target Layer
+	paused bool
+	stream int8 // simulcast stream being forwarded, -1 for none
+	epoch  uint32
+	limit  Layer  // highest layers within the stream that are forwarded
+	before Layer  // the limit before since
+	since  uint64 // input sequence number where limit began to hold
+}
+
+// takes reports whether to switch to the stream of a key frame.
+func (s *selection) takes(index int8, live uint8, streams int8) bool {
+	target := min(s.target.Spatial, streams-1)
+	if s.stream < 0 || live&(1<<s.stream) == 0 {
+		return index <= target || index == best(target, live, streams)
+	}
+	return rank(index, target) < rank(s.stream, target)
+}
+
+// follow adjusts the limit of the layers within the stream with the newest packet: down between frames, up where a decoder can join.
+func (s *selection) follow(in *inbound, newFrame bool) {
+	limit := s.limit
+	switch {
+	case in.frame.KeyFrame:
+		limit = s.target
+	case newFrame:
+		limit.Temporal = min(limit.Temporal, s.target.Temporal)
+		limit.Spatial = min(limit.Spatial, s.target.Spatial)
+	}
+	if next := limit.Temporal + 1; in.frame.Sync && in.frame.Start && in.frame.Temporal == next && next <= s.target.Temporal {
+		limit.Temporal = next
+	}
+	if limit != s.limit {
+		s.before, s.limit, s.since = s.limit, limit, in.seq
+	}
+}
+
+// within reports whether the packet belongs to the layers that are forwarded. A late packet is judged as its frame was.
+func (s *selection) within(in *inbound, svc bool) bool {
+	limit := s.limit
+	if in.seq < s.since {
+		limit = s.before
+	}
+	return in.frame.Temporal <= limit.Temporal && (!svc || in.frame.Spatial <= limit.Spatial)
+}

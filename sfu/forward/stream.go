@@ -1,0 +1,293 @@
+package forward
+
+// Hot path: see ARCHITECTURE.md#packet
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"callserver/sfu/codec"
+	"callserver/sfu/packet"
+)
+
+const (
+	videoHistory    = 512 // packets
+	audioHistory    = 64
+	videoHistoryAge = 2 * time.Second
+	audioHistoryAge = time.Second
+
+	restartGap     = 3000 // RFC 3550 §A.1 MAX_DROPOUT: a longer jump is a sender that began anew
+	restartPackets = 3    // so many packets in a row from before all memory are one, too
+
+	liveAfter     = 3 // packets
+	minPatience   = 500 * time.Millisecond
+	maxPatience   = 4 * time.Second
+	longestPeriod = time.Second // between frames, for the estimate of the frame rate
+)
+
+// stream is one incoming RTP stream of a Source: the whole track or one simulcast layer.
+type stream struct {
+	rate uint32 // Hz
+
+	// Read without the lock by everyone. Times are since the Source's origin.
+	arrived  atomic.Int64          // last packet, 0 if none
+	patience atomic.Int64          // how long a silence still counts as live
+	streak   atomic.Uint32         // packets since the last silence
+	clock    atomic.Pointer[clock] // from the last sender report
+
+	mu         sync.Mutex
+	ssrc       uint32
+	epoch      uint32 // counts restarts; 0 before the first packet
+	order      order
+	reception  *packet.Reception
+	history    *packet.History
+	losses     packet.Losses
+	dependency *codec.Dependency // nil if the codec has none
+	pace       pace
+	keys       keyRequests
+	counts     LayerStats
+	rates      meter
+}
+
+// order puts the packets of a stream in order.
+type order struct {
+	unwrapper packet.Unwrapper
+	arrivals  packet.LossBitmap
+	stray     uint16 // the number after the last ancient one
+	strays    int    // how many of them came in a row
+	picture   uint16 // highest VP8 picture id, 15 bits
+}
+
+// pace is the time between the frames of a stream.
+type pace struct {
+	timestamp uint32
+	at        time.Duration // when timestamp was first seen
+	period    time.Duration // smoothed
+}
+
+// clock is what a sender report says: ntp (RFC 3550 §4) was the RTP time rtp, and the report came at.
+type clock struct {
+	ntp uint64
+	rtp uint32
+	at  time.Duration
+}
+
+// inbound is one packet on its way through: what the Source found out, for all Sinks.
+type inbound struct {
+	packet  *packet.Packet
+	frame   codec.Frame
+	vp8     codec.VP8Descriptor
+	seq     uint64 // extended
+	picture uint16 // VP8 picture id in 15 bits, also where the publisher uses 7
+	epoch   uint32
+	stream  int8
+	live    uint8 // bit per stream
+	newest  bool  // follows all others of its stream
+	padding bool  // nothing but padding
+	at      time.Duration
+}
+
+func newStream(o *SourceOptions) *stream {
+	st := &stream{rate: o.ClockRate, reception: packet.NewReception(o.ClockRate)}
+	st.patience.Store(int64(minPatience))
+	if o.Video {
+		st.history = packet.NewHistory(videoHistory, videoHistoryAge)
+	} else {
+		st.history = packet.NewHistory(audioHistory, audioHistoryAge)
+	}
+	if o.Codec == codec.VP9 || o.Codec == codec.AV1 {
+		st.dependency = new(codec.Dependency)
+	}
+	return st
+}
+
+// accept notes an arriving packet and fills in what it is; false means that it goes no further.
+func (st *stream) accept(in *inbound, o *SourceOptions) bool {
+	p := in.packet
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.place(in) {
+		return false
+	}
+	in.epoch = st.epoch
+	in.padding = o.Video && len(p.Payload) == 0
+	if !in.padding && !st.describe(in, o.Codec) {
+		return false
+	}
+	st.observe(in, o.Video)
+	st.counts.Packets++
+	st.counts.Bytes += uint64(len(p.Payload))
+	st.rates.add(len(p.Payload), in.at)
+	if !in.padding {
+		st.history.Add(in.seq, p, in.at)
+	}
+	return true
+}
+
+// place finds the packet's position in the stream, and what is missing before it.
+func (st *stream) place(in *inbound) bool {
+	p := in.packet
+	if st.epoch == 0 || p.SSRC != st.ssrc {
+		st.restart(in)
+		st.clock.Store(nil)
+		st.ssrc = p.SSRC
+		return true
+	}
+	in.seq = st.order.unwrapper.Unwrap(p.SequenceNumber)
+	arrival, gap := st.order.arrivals.Receive(in.seq)
+	retransmitted := p.Retransmitted
+	switch arrival {
+	case packet.Duplicate:
+		st.counts.Duplicates++
+		return false
+	case packet.Ancient:
+		if st.order.strays > 0 && p.SequenceNumber != st.order.stray {
+			st.order.strays = 0
+		}
+		st.order.strays++
+		st.order.stray = p.SequenceNumber + 1
+		if st.order.strays < restartPackets {
+			return false
+		}
+		st.restart(in)
+		return true
+	case packet.Late:
+		if tries := st.losses.Found(in.seq); tries > 0 {
+			retransmitted = true
+		}
+	case packet.Newest:
+		if gap > restartGap {
+			st.restart(in)
+			return true
+		}
+		in.newest = true
+		if gap > 0 {
+			st.losses.Add(in.seq, gap, in.at)
+		}
+	}
+	st.order.strays = 0
+	if retransmitted {
+		st.counts.Recovered++
+	}
+	st.reception.Receive(in.seq, p.Timestamp, retransmitted, in.at)
+	return true
+}
+
+// restart begins a new numbering with this packet: the first one, a new SSRC, or a jump that no loss explains.
+func (st *stream) restart(in *inbound) {
+	p := in.packet
+	st.epoch++
+	in.newest = true
+	in.seq = st.order.unwrapper.Restart(p.SequenceNumber)
+	st.order.arrivals = packet.LossBitmap{}
+	st.order.arrivals.Receive(in.seq)
+	st.order.strays = 0
+	st.losses.Clear()
+	st.reception.Restart()
+	st.reception.Receive(in.seq, p.Timestamp, p.Retransmitted, in.at)
+	if st.dependency != nil {
+		*st.dependency = codec.Dependency{}
+	}
+}
+
+// describe reads the payload; false if it is of no use to anybody.
+func (st *stream) describe(in *inbound, c codec.Codec) bool {
+	p := in.packet
+	// An error leaves the frame at layer 0, which is forwarded: the receiver may know better.
+	err := c.Describe(p.Payload, p.DependencyDescriptor, p.Marker, st.dependency, &in.frame)
+	if c == codec.VP8 {
+		if err != nil { // its descriptor must be rewritten, so it must be readable
+			return false
+		}
+		in.vp8, _ = codec.ParseVP8(p.Payload)
+		in.picture = st.order.widen(&in.vp8)
+	}
+	if in.frame.Intra && p.Timestamp != st.pace.timestamp {
+		in.frame.KeyFrame = true
+	}
+	if in.newest && in.frame.KeyFrame && c.Video() {
+		if p.Timestamp != st.pace.timestamp {
+			st.counts.KeyFrames++
+		}
+		st.keys.answer()
+	}
+	return true
+}
+
+// widen returns the picture id in 15 bits: a 7-bit one is the nearest to the highest so far.
+func (r *order) widen(d *codec.VP8Descriptor) uint16 {
+	if !d.HasPictureID {
+		return 0
+	}
+	picture := d.PictureID
+	if !d.Wide {
+		picture = (r.picture + uint16(int16((d.PictureID-r.picture)<<9)>>9)) & 0x7fff
+	}
+	if ahead := (picture - r.picture) & 0x7fff; ahead < 1<<14 {
+		r.picture = picture
+	}
+	return picture
+}
+
+// observe follows whether the stream is live and how fast its frames come.
+func (st *stream) observe(in *inbound, video bool) {
+	silence := in.at - time.Duration(st.arrived.Load())
+	switch {
+	case silence > time.Duration(st.patience.Load()):
+		st.streak.Store(1)
+	case in.frame.KeyFrame && video:
+		st.streak.Add(liveAfter)
+	default:
+		st.streak.Add(1)
+	}
+	st.arrived.Store(int64(in.at))
+	st.keys.tries = 0
+	if timestamp := in.packet.Timestamp; in.newest && timestamp != st.pace.timestamp {
+		if st.pace.at != 0 {
+			st.pace.period += (min(in.at-st.pace.at, longestPeriod) - st.pace.period) / 4
+			st.patience.Store(int64(min(max(4*st.pace.period, minPatience), maxPatience)))
+		}
+		st.pace.timestamp, st.pace.at = timestamp, in.at
+	}
+}
+
+// live reports whether packets are arriving: several of them, and the last one not long ago for the stream's frame rate.
+func (st *stream) live(at time.Duration) bool {
+	return st.streak.Load() >= liveAfter && at-time.Duration(st.arrived.Load()) <= time.Duration(st.patience.Load())
+}
+
+// stats returns a snapshot of the stream's counts.
+func (st *stream) stats(at time.Duration) LayerStats {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s := st.counts
+	s.SSRC, s.Bitrate, s.Live = st.ssrc, st.rates.bitrate(at), st.live(at)
+	s.Lost, s.Jitter = st.reception.Lost(), st.reception.Jitter()
+	return s
+}
+
+// meter measures a bit rate in windows of a second.
+type meter struct {
+	began time.Duration
+	bytes int
+	last  int64 // bits/s of the last full window
+}
+
+func (m *meter) add(bytes int, at time.Duration) {
+	if m.began == 0 {
+		m.began = at
+	}
+	if window := at - m.began; window >= time.Second {
+		m.last = int64(m.bytes) * 8 * int64(time.Second) / int64(window)
+		m.began, m.bytes = at, 0
+	}
+	m.bytes += bytes
+}
+
+func (m *meter) bitrate(at time.Duration) int64 {
+	if at-m.began > 2*time.Second {
+		return 0
+	}
+	return m.last
+}

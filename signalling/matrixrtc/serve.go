@@ -1,7 +1,6 @@
 package matrixrtc
 
 import (
-	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
@@ -106,7 +105,7 @@ func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, parse fu
 	w.Header().Set("Cache-Control", "no-store")
 	raw, err := a.authorise(w, r, parse)
 	if err != nil {
-		a.refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, struct {
@@ -180,19 +179,20 @@ func bodyRefusal(err error) error {
 	return &refusal{status: http.StatusBadRequest, code: "M_NOT_JSON", text: "The body could not be read", err: err}
 }
 
-// refuse answers an error. One that is not a refusal is ours, and goes to the log under an id that the person sees too.
-func (a *Authoriser) refuse(w http.ResponseWriter, err error) {
-	var r *refusal
-	if !errors.As(err, &r) {
-		id := rand.Text()[:8]
+// refuse answers an error. One that is not a refusal is ours, and goes to the log under the id that the listener gave
+// the request, which the person sees too.
+func (a *Authoriser) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var answer *refusal
+	if !errors.As(err, &answer) {
+		id := r.Header.Get("X-Request-Id")
 		a.options.Logger.Error("token request failed", "request", id, "err", err)
-		r = &refusal{
+		answer = &refusal{
 			status: http.StatusInternalServerError, code: "M_UNKNOWN",
 			text: "Something went wrong on the server (request " + id + ")",
 		}
 	}
-	a.counters.refused(r.status)
-	refuse(w, r)
+	a.counters.refused(answer.status)
+	refuse(w, answer)
 }
 
 // collapse makes one slash of several and drops those at the end: clients join URLs by plain concatenation.

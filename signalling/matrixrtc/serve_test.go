@@ -193,10 +193,10 @@ func TestRemoteUsersSubscribeOnly(t *testing.T) {
 func TestRoomFailure(t *testing.T) {
 	w := newWorld(t, nil)
 	w.rooms.fail = errors.New("too many rooms: 3 of 3")
-	rec := w.do(t, "POST", "/sfu/get", sfuGetBody("T"))
+	rec := w.do(t, "POST", "/sfu/get", sfuGetBody("T"), "X-Request-Id", "R123")
 	expect(t, rec, 500, "M_UNKNOWN")
-	if strings.Contains(rec.Body.String(), "3 of 3") {
-		t.Errorf("the client learns the operator's error: %s", rec.Body)
+	if body := rec.Body.String(); strings.Contains(body, "3 of 3") || !strings.Contains(body, "R123") {
+		t.Errorf("the client should learn the request id and not the operator's error: %s", body)
 	}
 	if s := w.Stats(); s.RoomFailures != 1 || s.Failures != 1 || s.Tokens != 0 {
 		t.Errorf("counted %+v", s)

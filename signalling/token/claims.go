@@ -71,6 +71,9 @@ func (c *claims) grant() Grant {
 	if g.Identity == "" {
 		g.Identity = c.Identity
 	}
+	if string(g.RoomConfig) == "null" {
+		g.RoomConfig = nil
+	}
 	if c.NotBefore != nil {
 		g.NotBefore = c.NotBefore.Time
 	}

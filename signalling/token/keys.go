@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -48,7 +49,7 @@ func (k Keys) Verify(raw string, now time.Time) (Grant, error) {
 		jwt.WithLeeway(Leeway),
 		jwt.WithTimeFunc(func() time.Time { return now }),
 	)
-	var c claims
+	c := claims{}
 	_, err := parser.ParseWithClaims(raw, &c, func(*jwt.Token) (any, error) {
 		secret := k[c.Issuer]
 		if secret == "" { // an empty secret would let anybody sign
@@ -90,6 +91,9 @@ func (k Keys) Mint(key string, g Grant, ttl time.Duration, now time.Time) (strin
 	}
 	if ttl < time.Second {
 		return "", fmt.Errorf("mint token: a life of %s is too short", ttl)
+	}
+	if !utf8.ValidString(g.Identity) || !utf8.ValidString(g.Room) { // JSON would silently make it another one
+		return "", errors.New("mint token: identity or room is not UTF-8")
 	}
 	c := claimsOf(g)
 	c.RegisteredClaims = jwt.RegisteredClaims{

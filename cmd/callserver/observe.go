@@ -3,14 +3,66 @@ package main
 import (
 	"callserver/edge"
 	"callserver/internal/telemetry"
+	"callserver/sfu"
+	"callserver/sfu/rtc"
+	"callserver/signalling/livekit"
+	"callserver/signalling/matrixrtc"
 )
 
 // observe gives telemetry the snapshots of every part.
 func (s *server) observe() {
-	type metric = telemetry.Metric[edge.Stats]
-	telemetry.Poll(s.telemetry, s.clients.Stats,
-		metric{Name: "http_requests_total", Help: "HTTP requests handed to a handler.", Kind: telemetry.Counter, Of: func(v edge.Stats) float64 { return float64(v.Requests) }},
-		metric{Name: "http_refused_total", Help: "HTTP requests refused because the development key is in use.", Kind: telemetry.Counter, Of: func(v edge.Stats) float64 { return float64(v.Refused) }},
-		metric{Name: "http_panics_total", Help: "HTTP handlers that panicked.", Kind: telemetry.Counter, Of: func(v edge.Stats) float64 { return float64(v.Panics) }},
+	t := s.telemetry
+	telemetry.Poll(t, s.public.Stats,
+		counter("http_requests_total", "HTTP requests handed to a handler.", func(v edge.Stats) uint64 { return v.Requests }),
+		counter("http_refused_total", "HTTP requests refused because the development key is in use.", func(v edge.Stats) uint64 { return v.Refused }),
+		counter("http_panics_total", "HTTP handlers that panicked.", func(v edge.Stats) uint64 { return v.Panics }),
 	)
+	telemetry.Poll(t, s.rooms.Stats,
+		gauge("rooms", "Open rooms.", func(v sfu.Stats) int { return v.Rooms }),
+		gauge("participants", "Participants in all rooms.", func(v sfu.Stats) int { return v.Participants }),
+		gauge("tracks", "Published tracks.", func(v sfu.Stats) int { return v.Tracks }),
+		gauge("subscriptions", "Tracks forwarded to participants.", func(v sfu.Stats) int { return v.Subscriptions }),
+		counter("rooms_created_total", "Rooms opened.", func(v sfu.Stats) uint64 { return v.RoomsCreated }),
+		counter("rooms_closed_total", "Rooms closed.", func(v sfu.Stats) uint64 { return v.RoomsClosed }),
+		counter("joins_total", "Participants that joined.", func(v sfu.Stats) uint64 { return v.Joins }),
+		counter("leaves_total", "Participants that left.", func(v sfu.Stats) uint64 { return v.Leaves }),
+		counter("participant_overflows_total", "Participants closed because nobody read their events.", func(v sfu.Stats) uint64 { return v.Overflows }),
+	)
+	telemetry.Poll(t, s.engine.Stats,
+		gauge("peers", "Clients with a WebRTC peer.", func(v rtc.EngineStats) int { return v.Peers }),
+		counter("peers_opened_total", "WebRTC peers opened.", func(v rtc.EngineStats) uint64 { return v.PeersOpened }),
+		counter("peer_bad_descriptions_total", "Offers and answers refused.", func(v rtc.EngineStats) uint64 { return v.BadDescriptions }),
+		counter("peer_panics_total", "Panics where a client's media enters; each closed that client.", func(v rtc.EngineStats) uint64 { return v.Panics }),
+		counter("peer_overflows_total", "Peers ended because nobody read their events.", func(v rtc.EngineStats) uint64 { return v.Overflows }),
+	)
+	telemetry.Poll(t, s.client.Stats,
+		gauge("livekit_clients", "LiveKit clients, connected or expected back.", func(v livekit.Stats) int { return v.Clients }),
+		counter("livekit_joined_total", "LiveKit clients that joined.", func(v livekit.Stats) uint64 { return v.Joined }),
+		counter("livekit_resumed_total", "Connections that took over a session.", func(v livekit.Stats) uint64 { return v.Resumed }),
+		counter("livekit_mismatched_total", "Resumptions of sessions that are not known.", func(v livekit.Stats) uint64 { return v.Mismatched }),
+		counter("livekit_refused_total", "Requests answered with an HTTP error.", func(v livekit.Stats) uint64 { return v.Refused }),
+		counter("livekit_panics_total", "Panics where a client's messages enter; each closed that client.", func(v livekit.Stats) uint64 { return v.Panics }),
+		counter("livekit_cut_total", "Connections cut because the client did not read.", func(v livekit.Stats) uint64 { return v.Cut }),
+	)
+	telemetry.Poll(t, s.authoriser.Stats,
+		counter("matrix_requests_total", "Requests to the Matrix endpoints.", func(v matrixrtc.Stats) uint64 { return v.Requests }),
+		counter("matrix_tokens_total", "Tokens issued with full access.", func(v matrixrtc.Stats) uint64 { return v.Tokens }),
+		counter("matrix_tokens_restricted_total", "Tokens issued to subscribe only.", func(v matrixrtc.Stats) uint64 { return v.Restricted }),
+		counter("matrix_bad_requests_total", "Requests answered 400 or 413.", func(v matrixrtc.Stats) uint64 { return v.BadRequests }),
+		counter("matrix_unauthorized_total", "Requests whose homeserver did not vouch for the user.", func(v matrixrtc.Stats) uint64 { return v.Unauthorized }),
+		counter("matrix_forbidden_total", "Requests of users whose homeserver is not served.", func(v matrixrtc.Stats) uint64 { return v.Forbidden }),
+		counter("matrix_rate_limited_total", "Requests answered 429.", func(v matrixrtc.Stats) uint64 { return v.RateLimited }),
+		counter("matrix_failures_total", "Requests answered 500 or 503.", func(v matrixrtc.Stats) uint64 { return v.Failures }),
+		counter("matrix_lookups_total", "OpenID questions to homeservers.", func(v matrixrtc.Stats) uint64 { return v.Lookups }),
+		counter("matrix_lookup_failures_total", "OpenID questions without a usable answer.", func(v matrixrtc.Stats) uint64 { return v.LookupFailures }),
+		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.LookupsSpared }),
+	)
+}
+
+func counter[S any](name, help string, of func(S) uint64) telemetry.Metric[S] {
+	return telemetry.Metric[S]{Name: name, Help: help, Kind: telemetry.Counter, Of: func(s S) float64 { return float64(of(s)) }}
+}
+
+func gauge[S any](name, help string, of func(S) int) telemetry.Metric[S] {
+	return telemetry.Metric[S]{Name: name, Help: help, Kind: telemetry.Gauge, Of: func(s S) float64 { return float64(of(s)) }}
 }

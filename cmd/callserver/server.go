@@ -3,59 +3,139 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net/http"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
 
 	"callserver/edge"
 	"callserver/internal/config"
 	"callserver/internal/telemetry"
+	"callserver/sfu"
+	"callserver/sfu/rtc"
+	"callserver/signalling"
+	"callserver/signalling/livekit"
+	"callserver/signalling/matrixrtc"
+	"callserver/signalling/token"
+	"callserver/web"
 )
 
 // A server is every part of the running program, wired and bound to its sockets.
 type server struct {
-	log       *slog.Logger
-	telemetry *telemetry.Telemetry
-	clients   *edge.Listener // what clients reach
-	admin     *edge.Listener // what the operator reaches, nil = off
+	log        *slog.Logger
+	telemetry  *telemetry.Telemetry
+	rooms      *sfu.Rooms
+	engine     *rtc.Engine
+	sessions   *signalling.Server
+	client     *livekit.Edge
+	authoriser *matrixrtc.Authoriser
+	page       *web.Page
+	public     *edge.Listener // what clients reach
+	admin      *edge.Listener // what the operator reaches, nil = off
+	draining   atomic.Bool
 }
 
 // newServer wires the parts and opens every socket, or none.
 func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
-	s := &server{log: log, telemetry: telemetry.New(version())}
+	s := &server{log: log, telemetry: telemetry.New(version()), rooms: sfu.New(sfu.Options{AutoCreate: c.Room.AutoCreate})}
 	defer func() {
 		if err != nil {
 			_ = s.close(context.Background()) // the first error says more
 		}
 	}()
-	if s.clients, err = edge.Listen(edge.Options{
+	if s.engine, err = rtc.New(rtc.Options{
+		UDPPort:   c.Media.UDPPort,
+		TCPPort:   c.Media.TCPPort,
+		Advertise: c.Media.Advertise,
+		Loopback:  c.Development(),
+		Logger:    log,
+	}); err != nil {
+		return nil, err
+	}
+	keys := token.Keys(c.Keys)
+	s.sessions = signalling.New(signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log})
+	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
+	if s.authoriser, err = matrixrtc.New(authoriserOptions(c, s.rooms, log)); err != nil {
+		return nil, err
+	}
+	s.page = web.New(pageOptions(c))
+	if s.public, err = edge.Listen(edge.Options{
 		Listen:      c.HTTP.Listen,
 		Handler:     s.routes(),
 		Development: c.Development(),
 		Logger:      log,
 	}); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("http.listen: %w", err)
 	}
 	if c.Admin.Listen != "" {
-		s.admin, err = edge.Listen(edge.Options{Listen: c.Admin.Listen, Handler: s.telemetry.Handler(), Logger: log})
-	}
-	if err != nil {
-		return nil, err
+		if s.admin, err = edge.Listen(edge.Options{Listen: c.Admin.Listen, Handler: s.telemetry.Handler(), Logger: log}); err != nil {
+			return nil, fmt.Errorf("admin.listen: %w", err)
+		}
 	}
 	s.observe()
+	s.telemetry.Check("server", func() error {
+		if s.draining.Load() {
+			return errors.New("draining")
+		}
+		return nil
+	})
 	return s, nil
 }
 
-// routes says which part answers which path.
-func (s *server) routes() http.Handler {
-	return edge.Mux(
-		edge.Mount{Handler: http.HandlerFunc(edge.OK), Root: []string{"/", "/healthz"}},
-	)
+func authoriserOptions(c *config.Config, rooms *sfu.Rooms, log *slog.Logger) matrixrtc.Options {
+	o := matrixrtc.Options{
+		Keys:       c.Keys,
+		Rooms:      roomMaker{rooms},
+		SFUPath:    sfuPath,
+		Prefix:     authoriserPath,
+		RootCAs:    c.FederationCA,
+		ClientAddr: clientAddr,
+		Logger:     log,
+	}
+	for _, h := range c.Homeservers {
+		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver(h))
+	}
+	if c.RemoteUsers {
+		o.Remote = matrixrtc.RemoteSubscribe
+	}
+	if c.HTTP.PublicURL != nil {
+		o.ServiceURL = c.HTTP.PublicURL.JoinPath(authoriserPath).String()
+		socket := c.HTTP.PublicURL.JoinPath(sfuPath)
+		socket.Scheme = map[string]string{"http": "ws", "https": "wss"}[socket.Scheme]
+		o.SFUURL = socket.String()
+	}
+	return o
+}
+
+// roomMaker lets the authoriser open rooms.
+type roomMaker struct{ rooms *sfu.Rooms }
+
+func (m roomMaker) CreateRoom(name string, empty, departure time.Duration) error {
+	m.rooms.Create(sfu.RoomID(name), sfu.RoomOptions{EmptyTimeout: empty, DepartureTimeout: departure}, time.Now())
+	return nil
+}
+
+// pageTokenLife is how long a token of the page may be used to join; connected clients get fresh ones.
+const pageTokenLife = time.Hour
+
+func pageOptions(c *config.Config) web.Options {
+	if !c.Development() {
+		return web.Options{}
+	}
+	return web.Options{Token: func(room, identity, name string) (string, error) {
+		g := token.Join(room, identity)
+		g.Name, g.RoomCreate = name, true
+		return token.Keys(c.Keys).Mint(config.DevelopmentKey, g, pageTokenLife, time.Now())
+	}}
 }
 
 // work lists what runs until the server ends.
 func (s *server) work() []func(context.Context) error {
 	work := []func(context.Context) error{
-		func(context.Context) error { return s.clients.Run() },
+		s.sessions.Run,
+		func(context.Context) error { return s.public.Run() },
 	}
 	if s.admin != nil {
 		work = append(work, func(context.Context) error { return s.admin.Run() })
@@ -63,13 +143,24 @@ func (s *server) work() []func(context.Context) error {
 	return work
 }
 
-// close takes the parts down in the order in which clients notice. Closing a server that was wired half is fine.
+// close takes the parts down in the order in which clients notice: they are told, then the doors close, then media ends.
+// Parts that were never wired are passed over.
 func (s *server) close(ctx context.Context) error {
+	s.draining.Store(true)
 	var errs []error
-	for _, l := range []*edge.Listener{s.clients, s.admin} {
+	if s.client != nil {
+		errs = append(errs, s.client.Close(ctx))
+	}
+	if s.authoriser != nil {
+		errs = append(errs, s.authoriser.Close())
+	}
+	for _, l := range []*edge.Listener{s.public, s.admin} {
 		if l != nil {
 			errs = append(errs, l.Close(ctx))
 		}
+	}
+	if s.engine != nil {
+		errs = append(errs, s.engine.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -78,7 +169,13 @@ func (s *server) close(ctx context.Context) error {
 type listener struct{ what, at string }
 
 func (s *server) listeners() []listener {
-	ls := []listener{{"clients", "http://" + s.clients.Addr().String()}}
+	ls := []listener{{"clients", "http://" + s.public.Addr().String()}}
+	if p := s.engine.UDPPort(); p > 0 {
+		ls = append(ls, listener{"media", "udp " + net.JoinHostPort("", strconv.Itoa(p))})
+	}
+	if p := s.engine.TCPPort(); p > 0 {
+		ls = append(ls, listener{"media", "tcp " + net.JoinHostPort("", strconv.Itoa(p))})
+	}
 	if s.admin != nil {
 		ls = append(ls, listener{"admin", "http://" + s.admin.Addr().String()})
 	}

@@ -27,6 +27,7 @@ type Config struct {
 
 	Keys         map[string]string // API key -> secret, inline and from the keys file
 	Homeservers  []Homeserver
+	RemoteUsers  bool           // users of other homeservers may watch calls that are open
 	FederationCA *x509.CertPool // the system's and the file's, nil = the system's
 
 	// Warnings are findings that do not keep the server from starting.

@@ -42,6 +42,7 @@ keys: {one: `+secret+`}
 keys_file: keys.yaml
 homeservers:
   - {server_name: example.org, client_api: "https://matrix.example.org/", federation: "http://127.0.0.1:8008"}
+remote_users: subscribe
 room:
 log: {level: warn, format: json}
 `, "CALLSERVER_MEDIA_UDP_PORT=7001", "CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_CONFIG=elsewhere", "PATH=/bin")
@@ -60,7 +61,7 @@ log: {level: warn, format: json}
 	if diff := cmp.Diff([]Homeserver{{"example.org", "https://matrix.example.org", "http://127.0.0.1:8008"}}, c.Homeservers); diff != "" {
 		t.Errorf("homeservers (-want +got):\n%s", diff)
 	}
-	if !c.Room.AutoCreate || c.Admin.Listen != "" || !c.Log.JSON || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 0 {
+	if !c.Room.AutoCreate || !c.RemoteUsers || c.Admin.Listen != "" || !c.Log.JSON || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 0 {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -116,8 +117,8 @@ func TestProblems(t *testing.T) {
 			`homeservers[1].server_name: "@a:b" is not a server name`, `homeservers[3].server_name: b.org is listed twice`,
 			`homeservers[4].client_api: "c.org" is not a base URL`, `homeservers[5]: is not a homeserver`}},
 		{"CA without certificates", "federation_ca_file: keys.yaml", nil, []string{`federation_ca_file: keys.yaml holds no certificate`}},
-		{"words", "room: {auto_create: maybe}\nlog: {level: loud, format: xml}", nil, []string{
-			`log.format: "xml" is not a format`, `log.level: "loud" is not a level`, `room.auto_create: "maybe" is neither yes nor no`}},
+		{"words", "room: {auto_create: maybe}\nremote_users: all\nlog: {level: loud, format: xml}", nil, []string{
+			`log.format: "xml" is not a format`, `log.level: "loud" is not a level`, `remote_users: "all" is not a policy`, `room.auto_create: "maybe" is neither yes nor no`}},
 		{"by environment", "", []string{"CALLSERVER_MEDIA_UDP_PORT=many", "CALLSERVER_KEYS={"}, []string{
 			`CALLSERVER_KEYS (keys): is not a YAML value`, `CALLSERVER_MEDIA_UDP_PORT (media.udp_port): many is not a port`}},
 	} {

@@ -38,6 +38,7 @@ var settings = []setting{
 	{"keys", false, "{my-key: a-long-random-secret}", keys},
 	{"keys_file", true, "keys.yaml", keysFile},
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
+	{"remote_users", true, "refuse", remoteUsers},
 	{"federation_ca_file", true, "ca.pem", federationCA},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
 }
@@ -271,6 +272,17 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 		return
 	}
 	l.config.Homeservers = append(l.config.Homeservers, h)
+}
+
+func remoteUsers(l *loader, key string, v any) {
+	switch v {
+	case "refuse":
+		l.config.RemoteUsers = false
+	case "subscribe":
+		l.config.RemoteUsers = true
+	default:
+		l.problem(key, fmt.Sprintf("%q is not a policy", fmt.Sprint(v)), "use refuse or subscribe")
+	}
 }
 
 func federationCA(l *loader, key string, v any) {

@@ -93,19 +93,27 @@ func (t *Telemetry) Check(name string, ask func() error) {
 	t.checks = append(t.checks, check{name, ask})
 }
 
-// Healthz answers 200 "OK", or 503 with a line for each check that fails.
-func (t *Telemetry) Healthz(w http.ResponseWriter, _ *http.Request) {
+// Healthy tells whether every check passes.
+func (t *Telemetry) Healthy() bool { return t.wrong() == "" }
+
+// wrong has a line for each check that fails.
+func (t *Telemetry) wrong() string {
 	t.mu.Lock()
 	checks := t.checks[:len(t.checks):len(t.checks)]
 	t.mu.Unlock()
-	var wrong string
+	var lines string
 	for _, c := range checks {
 		if err := c.ask(); err != nil {
-			wrong += fmt.Sprintf("%s: %v\n", c.name, err)
+			lines += fmt.Sprintf("%s: %v\n", c.name, err)
 		}
 	}
+	return lines
+}
+
+// healthz answers 200 "OK", or 503 with what is wrong.
+func (t *Telemetry) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if wrong != "" {
+	if wrong := t.wrong(); wrong != "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, wrong) // the prober may be gone
 		return
@@ -117,7 +125,7 @@ func (t *Telemetry) Healthz(w http.ResponseWriter, _ *http.Request) {
 func (t *Telemetry) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{Registry: t.registry}))
-	mux.HandleFunc("GET /healthz", t.Healthz)
+	mux.HandleFunc("GET /healthz", t.healthz)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -16,12 +16,16 @@ const (
 	maxTracks  = 100
 	maxName    = 256
 	maxLayers  = 8
+	maxStreams = 3 // simulcast streams of a track
 )
 
-// The layer modes of the client protocol that matter here.
+// The layer modes and audio features of the client protocol that matter here.
 const (
 	oneSpatialPerStream      = 1
 	multipleSpatialPerStream = 2
+
+	featureStereo = 0
+	featureNoDTX  = 1
 )
 
 // Publish announces a track to come; Negotiated completes it. The same cid asked for again before that keeps its sid. It
@@ -100,6 +104,8 @@ func (r *Rooms) describe(req *TrackRequest, sid SID) TrackInfo {
 		Encryption: req.Encryption, BackupCodecPolicy: req.BackupCodecPolicy,
 		AudioFeatures: req.AudioFeatures, PacketTrailer: req.PacketTrailer, Stream: req.Stream,
 	}
+	info.DisableDTX = info.DisableDTX || slices.Contains(req.AudioFeatures, featureNoDTX)
+	info.Stereo = info.Stereo || slices.Contains(req.AudioFeatures, featureStereo)
 	if info.Stream == "" {
 		info.Stream = "camera"
 		if req.Source == ScreenShare || req.Source == ScreenShareAudio {
@@ -167,8 +173,8 @@ func sortedLayers(layers []LayerInfo) []LayerInfo {
 	return out
 }
 
-// Match finds the track of each client-sending section, "" where there is none yet: by mid for announced tracks, else by cid,
-// else the first pending track of the kind whose cid no other section has (some stacks rewrite track ids).
+// Match finds the track of each client-sending section, "" where there is none yet: a pending one by cid,
+// else an announced one by mid, else the first pending track of the kind whose cid no other section has (some stacks rewrite track ids).
 func (p *Participant) Match(sections []Section) []SID {
 	p.room.mu.Lock()
 	defer p.room.mu.Unlock()
@@ -176,9 +182,9 @@ func (p *Participant) Match(sections []Section) []SID {
 	out := make([]SID, len(sections))
 	taken := make(map[*track]bool)
 	for i, s := range sections {
-		t := announcedAt(pb.tracks, s)
+		t := pb.match(pb.pending, s.CID)
 		if t == nil {
-			t = pb.match(pb.pending, s.CID)
+			t = announcedAt(pb.tracks, s.MID)
 		}
 		if t != nil {
 			out[i], taken[t] = t.info.SID, true
@@ -198,9 +204,9 @@ func (p *Participant) Match(sections []Section) []SID {
 	return out
 }
 
-func announcedAt(tracks []*track, s Section) *track {
+func announcedAt(tracks []*track, mid string) *track {
 	for _, t := range tracks {
-		if t.info.MID == s.MID && s.MID != "" {
+		if t.info.MID == mid && mid != "" {
 			return t
 		}
 	}
@@ -208,7 +214,8 @@ func announcedAt(tracks []*track, s Section) *track {
 }
 
 // Negotiated says that the section for a track is in the answer. The first time it announces the track to the room, with
-// Mime set, and returns the source that its packets go into; later times return the same source. It fails with ErrNotFound.
+// Mime set, and returns the source that its packets go into; later times return the same source. A track that had the section before ends. It
+// fails with ErrNotFound and ErrUnsupported (codec).
 func (p *Participant) Negotiated(sid SID, m Media, now time.Time) (*forward.Source, error) {
 	b := batch{now: now}
 	p.room.mu.Lock()
@@ -221,8 +228,14 @@ func (p *Participant) Negotiated(sid SID, m Media, now time.Time) (*forward.Sour
 func (p *Participant) negotiatedLocked(sid SID, m *Media, b *batch) (*forward.Source, error) {
 	pb := &p.publications
 	t := pb.find(sid)
-	if t == nil {
+	switch {
+	case t == nil:
 		return nil, ErrNotFound
+	case codec.Parse(m.Mime) == codec.Unknown || codec.Parse(m.Mime).Video() != (t.info.Kind == Video):
+		return nil, ErrUnsupported
+	}
+	if old := announcedAt(pb.tracks, m.MID); old != nil && old != t { // its section now carries another track
+		p.endTrackLocked(old, b)
 	}
 	if t.source != nil {
 		if t.info.MID != m.MID {
@@ -248,7 +261,7 @@ func (p *Participant) negotiatedLocked(sid SID, m *Media, b *batch) (*forward.So
 func (t *track) negotiate(m *Media) {
 	t.codec = codec.Parse(m.Mime)
 	t.info.Mime, t.info.MID = m.Mime, m.MID
-	streams := max(len(m.RIDs), len(m.SSRCs), 1)
+	streams := min(max(len(m.RIDs), len(m.SSRCs), 1), maxStreams)
 	svc := t.info.Kind == Video && streams == 1 && layerMode(t.codec) == multipleSpatialPerStream
 	if t.info.Kind == Video {
 		t.info.Layers = negotiatedLayers(&t.info, m, streams, svc)

@@ -77,13 +77,18 @@ func (p *Participant) endTrackLocked(t *track, b *batch) {
 	rm := p.room
 	p.publications.tracks = slices.DeleteFunc(p.publications.tracks, func(o *track) bool { return o == t })
 	delete(rm.tracks, t.info.SID)
-	for who, s := range t.streams {
+	for _, s := range t.streams {
 		s.stopLocked(b)
-		delete(who.subscriptions, t.info.SID)
 		delete(rm.agenda.settling, s)
 	}
 	for _, q := range rm.members {
-		delete(q.subscriptions, t.info.SID)
+		if q.subscriptions[t.info.SID] != nil {
+			delete(q.subscriptions, t.info.SID)
+			q.queue.withdraw(queueKey{kindPermission, t.info.SID})
+		}
+	}
+	for _, kind := range [...]eventKind{kindFirst, kindQualities, kindMute} {
+		p.queue.withdraw(queueKey{kind, t.info.SID})
 	}
 	rm.agenda.forgetTrack(t)
 	b.do(t.source.Close)

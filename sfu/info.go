@@ -149,6 +149,11 @@ type Member struct {
 	CreateRoom     bool // the grant lets it create the room
 }
 
+// standard reports whether the member keeps a room open and counts towards its limit: all but agents, egress and recorders.
+func (m *Member) standard() bool {
+	return m.Kind != KindAgent && m.Kind != KindEgress && !m.Permission.Recorder
+}
+
 // LayerInfo is one quality of a video track.
 type LayerInfo struct {
 	Quality                Quality

@@ -26,23 +26,22 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 	if m.Identity == "" {
 		return nil, ErrUnsupported
 	}
+	if rm.fullLocked(m) {
+		return nil, ErrRoomFull
+	}
 	p := &Participant{
 		room: rm, sid: newSID("PA_"), identity: m.Identity, joinedAt: b.now, queue: newQueue(),
 		member: m, subscriptions: make(map[SID]*subscription),
 		publications: publications{allowAll: true},
 	}
 	p.member.Attributes = maps.Clone(m.Attributes)
-	former := rm.byIdentity[m.Identity]
-	if limit := rm.options.MaxParticipants; limit > 0 && p.standard() && former == nil && rm.standardLocked() >= limit {
-		return nil, ErrRoomFull
-	}
-	if former != nil {
+	if former := rm.byIdentity[m.Identity]; former != nil {
 		former.leaveLocked(DuplicateIdentity, !m.Permission.Hidden, b)
 	}
 	rm.members = append(rm.members, p)
 	rm.byIdentity[p.identity] = p
 	rm.bySID[p.sid] = p
-	if p.standard() {
+	if m.standard() {
 		rm.everJoined, rm.emptySince = true, time.Time{}
 	}
 	rm.rooms.counters.joins.Add(1)
@@ -60,6 +59,12 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 		}
 	}
 	return p, nil
+}
+
+// fullLocked reports whether the room has no place for a member. Who is in already takes over its own place.
+func (rm *room) fullLocked(m Member) bool {
+	limit := rm.options.MaxParticipants
+	return limit > 0 && m.standard() && rm.byIdentity[m.Identity] == nil && rm.standardLocked() >= limit
 }
 
 // Leave ends the session, its tracks and its subscriptions. Leaving twice is fine.

@@ -12,8 +12,11 @@ func TestJoinNeedsARoom(t *testing.T) {
 	if _, err := rooms.Join("room", member("alice"), now); !errors.Is(err, ErrRoomNotFound) {
 		t.Errorf("join without a room: %v", err)
 	}
-	if rooms.Exists("room", false) || !rooms.Exists("room", true) {
-		t.Error("Exists does not follow the right to create")
+	if err := rooms.Check("room", member("alice")); !errors.Is(err, ErrRoomNotFound) {
+		t.Errorf("check without a room: %v", err)
+	}
+	if err := rooms.Check("room", member("alice", func(m *Member) { m.CreateRoom = true })); err != nil || len(rooms.List()) != 0 {
+		t.Errorf("check with the right to create: %v", err)
 	}
 	if _, err := rooms.Join("room", member("alice", func(m *Member) { m.CreateRoom = true }), now); err != nil {
 		t.Errorf("join with the right to create: %v", err)
@@ -36,6 +39,9 @@ func TestRoomLimitCountsPeopleOnly(t *testing.T) {
 	st.join("alice")
 	if _, err := st.rooms.Join("room", member("bob"), st.now); !errors.Is(err, ErrRoomFull) {
 		t.Errorf("second person: %v", err)
+	}
+	if err := st.rooms.Check("room", member("bob")); !errors.Is(err, ErrRoomFull) {
+		t.Errorf("check of a second person: %v", err)
 	}
 	if _, err := st.rooms.Join("room", member("agent", func(m *Member) { m.Kind = KindAgent }), st.now); err != nil {
 		t.Errorf("agent: %v", err)

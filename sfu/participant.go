@@ -111,11 +111,6 @@ func (p *Participant) Closed() bool {
 	return p.state == Disconnected
 }
 
-// standard reports whether the participant keeps a room open. Kind and Recorder never change, so no lock is needed.
-func (p *Participant) standard() bool {
-	return p.member.Kind != KindAgent && p.member.Kind != KindEgress && !p.member.Permission.Recorder
-}
-
 // changedLocked gives the participant a new version and tells everyone who may see it, itself included.
 func (p *Participant) changedLocked(b *batch) {
 	p.refreshLocked()

@@ -173,37 +173,7 @@ func sortedLayers(layers []LayerInfo) []LayerInfo {
 	return out
 }
 
-// Match finds the track of each client-sending section, "" where there is none yet: a pending one by cid,
-// else an announced one by mid, else the first pending track of the kind whose cid no other section has (some stacks rewrite track ids).
-func (p *Participant) Match(sections []Section) []SID {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	pb := &p.publications
-	out := make([]SID, len(sections))
-	taken := make(map[*track]bool)
-	for i, s := range sections {
-		t := pb.match(pb.pending, s.CID)
-		if t == nil {
-			t = announcedAt(pb.tracks, s.MID)
-		}
-		if t != nil {
-			out[i], taken[t] = t.info.SID, true
-		}
-	}
-	for i, s := range sections {
-		if out[i] != "" {
-			continue
-		}
-		for _, t := range pb.pending {
-			if !taken[t] && (t.info.Kind == Video) == s.Video {
-				out[i], taken[t] = t.info.SID, true
-				break
-			}
-		}
-	}
-	return out
-}
-
+// announcedAt returns the announced track that has the section, if any.
 func announcedAt(tracks []*track, mid string) *track {
 	for _, t := range tracks {
 		if t.info.MID == mid && mid != "" {

@@ -195,37 +195,6 @@ func TestNegotiated(t *testing.T) {
 	}
 }
 
-func TestMatch(t *testing.T) {
-	st := newStage(t, Options{})
-	alice := st.join("alice")
-	pend := func(cid string, kind Kind) SID {
-		info, err := alice.Publish(TrackRequest{CID: cid, Kind: kind}, st.now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.SID
-	}
-	old := alice.microphone() // at mid "mmic"
-	a, b, screen := pend("a", Video), pend("b", Video), pend("s", Video)
-	tests := []struct {
-		name     string
-		sections []Section
-		want     []SID
-	}{
-		{"by mid", []Section{{MID: "mmic", CID: "whatever"}}, []SID{old}},
-		{"by cid", []Section{{MID: "7", CID: "b", Video: true}, {MID: "8", CID: "a", Video: true}}, []SID{b, a}},
-		{"by kind, after those with a cid", []Section{{MID: "7", CID: "{x}", Video: true}, {MID: "8", CID: "a", Video: true}}, []SID{b, a}},
-		{"wrong kind", []Section{{MID: "7", CID: "{x}"}}, []SID{""}},
-		{"more sections than tracks", []Section{{CID: "1", Video: true}, {CID: "2", Video: true}, {CID: "3", Video: true}, {CID: "4", Video: true}},
-			[]SID{a, b, screen, ""}},
-	}
-	for _, tt := range tests {
-		if diff := cmp.Diff(tt.want, alice.Match(tt.sections)); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
-		}
-	}
-}
-
 func TestUnpublishBeforeNegotiation(t *testing.T) {
 	st := newStage(t, Options{})
 	alice := st.join("alice")

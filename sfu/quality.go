@@ -43,7 +43,7 @@ func (r *reception) start(now time.Time) { *r = reception{seen: now} }
 // excuse starts the wait for packets anew, after a change that may stop them for a while.
 func (r *reception) excuse(now time.Time) { r.seen = now }
 
-// SetTransportStats tells the round trip time of the participant's transport.
+// SetTransportStats tells the round trip time of the participant's transport, where it is known better than from RTCP reports.
 func (p *Participant) SetTransportStats(rtt time.Duration, now time.Time) {
 	p.room.mu.Lock()
 	defer p.room.mu.Unlock()
@@ -64,8 +64,9 @@ func (rm *room) qualityDueLocked(b *batch) {
 // judgeLocked scores the connection and tells it, if it changed, to the participant and those who receive from it.
 func (p *Participant) judgeLocked(b *batch) {
 	up := p.upstreamLocked(b.now)
-	score := 100 - delayPenalty(p.connection.rtt, up.jitter) - max(up.penalty, p.downstreamLocked())
-	score = max(score, worst)
+	down := p.downstreamLocked()
+	rtt := max(p.connection.rtt, up.rtt, down.rtt)
+	score := max(100-delayPenalty(rtt, max(up.jitter, down.jitter))-max(up.penalty, down.penalty), worst)
 	c := &p.connection
 	if c.known {
 		rate := riseRate
@@ -124,18 +125,19 @@ func delayPenalty(rtt, jitter time.Duration) float64 {
 	return (ms - 120) / 10
 }
 
-type upstream struct {
-	penalty float64 // of the worst track
-	jitter  time.Duration
-	dead    bool // nothing arrives although it should
+// path is what was found in one direction.
+type path struct {
+	penalty     float64 // for loss
+	jitter, rtt time.Duration
+	dead        bool // nothing arrives although it should
 }
 
-// upstreamLocked judges what arrived from the participant since the last time.
-func (p *Participant) upstreamLocked(now time.Time) upstream {
-	var up upstream
+// upstreamLocked judges what arrived from the participant since the last time. Its worst track counts.
+func (p *Participant) upstreamLocked(now time.Time) path {
+	var up path
 	expected, silent := 0, true
 	for _, t := range p.publications.tracks {
-		packets, lost, jitter := t.countersLocked()
+		packets, lost, jitter := t.countersLocked(&up)
 		r := &t.reception
 		got, missed := packets-r.packets, max(lost-r.lost, 0)
 		r.packets, r.lost = packets, lost
@@ -158,8 +160,10 @@ func (p *Participant) upstreamLocked(now time.Time) upstream {
 	return up
 }
 
-func (t *track) countersLocked() (packets uint64, lost int64, jitter time.Duration) {
-	for _, l := range t.source.Stats().Layers {
+func (t *track) countersLocked(up *path) (packets uint64, lost int64, jitter time.Duration) {
+	stats := t.source.Stats()
+	up.rtt = max(up.rtt, stats.RTT)
+	for _, l := range stats.Layers {
 		packets += l.Packets
 		lost += l.Lost
 		jitter = max(jitter, l.Jitter)
@@ -180,24 +184,25 @@ func (t *track) expectedLocked() bool {
 	}
 }
 
-// downstreamLocked is the penalty for what the participant reports lost, averaged over some of its sinks.
-func (p *Participant) downstreamLocked() float64 {
-	sum, n := 0.0, 0
+// downstreamLocked judges what the participant reports of what it receives, averaged over some of its sinks.
+func (p *Participant) downstreamLocked() path {
+	var down path
+	n := 0
 	for _, s := range p.subscriptions {
 		if s.link == nil || s.settings.Disabled {
 			continue
 		}
+		stats := s.link.sink.Stats()
 		weight := float64(audioLossWeight)
 		if s.track.info.Kind == Video {
 			weight = videoLossWeight
 		}
-		sum += weight * 100 * s.link.sink.Stats().FractionLost
+		down.penalty += weight * 100 * stats.FractionLost
+		down.jitter, down.rtt = max(down.jitter, stats.Jitter), max(down.rtt, stats.RTT)
 		if n++; n == sampledSinks {
 			break
 		}
 	}
-	if n == 0 {
-		return 0
-	}
-	return sum / float64(n)
+	down.penalty /= float64(max(n, 1))
+	return down
 }

@@ -30,12 +30,6 @@ type Media struct {
 	SSRCs             []uint32 // simulcast without rids, lowest resolution first
 }
 
-// Section is a client-sending section of an offer, for Match.
-type Section struct {
-	MID, CID string
-	Video    bool
-}
-
 // TrackSettings is what a subscriber asks of a track. The zero value asks for the lowest quality.
 type TrackSettings struct {
 	Disabled           bool

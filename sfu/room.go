@@ -90,11 +90,11 @@ func (rm *room) announceLocked(b *batch) {
 	}
 }
 
-// standardLocked counts the participants that keep a room open and fill it up: all but agents, egress and recorders.
+// standardLocked counts the participants that keep the room open and fill it up.
 func (rm *room) standardLocked() int {
 	n := 0
 	for _, p := range rm.members {
-		if p.standard() {
+		if p.member.standard() {
 			n++
 		}
 	}

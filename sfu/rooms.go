@@ -83,7 +83,8 @@ func (r *Rooms) Create(id RoomID, o RoomOptions, now time.Time) RoomInfo {
 }
 
 // Join adds a participant to the room, creating the room if the options or the member's grant allow it. A former session of
-// the same identity is closed with DuplicateIdentity. It fails with ErrRoomNotFound and ErrRoomFull.
+// the same identity is closed with DuplicateIdentity. It fails with ErrRoomNotFound, ErrRoomFull and,
+// without an identity, ErrUnsupported.
 func (r *Rooms) Join(id RoomID, m Member, now time.Time) (*Participant, error) {
 	for {
 		rm := r.find(id)
@@ -101,9 +102,21 @@ func (r *Rooms) Join(id RoomID, m Member, now time.Time) (*Participant, error) {
 	}
 }
 
-// Exists tells whether a join with this right to create would find or make the room. It changes nothing.
-func (r *Rooms) Exists(id RoomID, create bool) bool {
-	return create || r.options.AutoCreate || r.find(id) != nil
+// Check fails as Join would, without joining.
+func (r *Rooms) Check(id RoomID, m Member) error {
+	rm := r.find(id)
+	if rm == nil {
+		if !r.options.AutoCreate && !m.CreateRoom {
+			return ErrRoomNotFound
+		}
+		return nil
+	}
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if !rm.closed && rm.fullLocked(m) {
+		return ErrRoomFull
+	}
+	return nil
 }
 
 // Room returns the room and who is in it, in the order of joining, hidden participants included.

@@ -93,8 +93,8 @@ type PeerOptions struct {
 
 // Check reports whether Join would be refused, as an *Error, without joining.
 func (s *Server) Check(g token.Grant) error {
-	if !s.rooms.Exists(sfu.RoomID(g.Room), g.CanCreateRoom()) {
-		return refusal(sfu.ErrRoomNotFound)
+	if err := s.rooms.Check(sfu.RoomID(g.Room), member(g, PeerOptions{})); err != nil {
+		return refusal(err)
 	}
 	return nil
 }

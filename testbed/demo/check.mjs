@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Call, eventually, launch, lightMedia } from "../elementcall/call.mjs";
 import { widgetHost } from "../elementcall/widget/bundle.mjs";
 import { outputs, say } from "../process/cache.mjs";
-import { Stack } from "./stack.mjs";
+import { Stack } from "../stack/stack.mjs";
 import { expectMedia, expectScreenShare } from "./media.mjs";
 import { expectMembers, expectNoMember } from "./membership.mjs";
 

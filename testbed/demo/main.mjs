@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { npmPackages, outputs, say } from "../process/cache.mjs";
 import { peer } from "../homeservers/homeserver.mjs";
 import { stopAll } from "../process/process.mjs";
-import { Stack } from "./stack.mjs";
+import { Stack } from "../stack/stack.mjs";
 
 const names = ["alice", "bob", "carol"];
 

@@ -33,7 +33,7 @@ export class Stack {
 
   async #start({ kind, logs, names, widget, elementCall, rooms }) {
     await mkdir(logs, { recursive: true });
-    this.directory = await mkdtemp(join(tmpdir(), "callserver-demo-"));
+    this.directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
     this.#closers.push(() => rm(this.directory, { recursive: true, force: true }));
 
     const [http, admin, udp, tcp] = await freePorts(4);
@@ -64,7 +64,8 @@ export class Stack {
 
   async #startCallserver(logs, ports) {
     const file = join(this.directory, "callserver.yaml");
-    await writeFile(file, configuration(ports, this.homeserver));
+    this.key = { name: "demo", secret: randomBytes(24).toString("hex") };
+    await writeFile(file, configuration(ports, this));
     // CALLSERVER names a program to use instead of one built from this tree.
     const program = process.env.CALLSERVER ?? (await goProgram("cmd/callserver"));
     this.callserver = new Process("callserver", [program, "serve", "--config", file], { log: join(logs, "callserver.log") });
@@ -91,9 +92,10 @@ export class Stack {
 }
 
 /** The configuration an operator would write: the homeserver is found by its name and checked by federation over TLS. */
-function configuration({ http, admin, udp, tcp }, homeserver) {
+function configuration({ http, admin, udp, tcp }, { homeserver, key, callserverURL }) {
   return `http:
   listen: 127.0.0.1:${http}
+  public_url: ${callserverURL}
 admin:
   listen: 127.0.0.1:${admin}
 media:
@@ -101,7 +103,7 @@ media:
   tcp_port: ${tcp}
   advertise: [127.0.0.1]
 keys:
-  demo: ${randomBytes(24).toString("hex")}
+  ${key.name}: ${key.secret}
 homeservers:
   - server_name: ${homeserver.name}
 federation_ca_file: ${homeserver.authority}

@@ -4,8 +4,10 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { testbed } from "../process/cache.mjs";
 import { chromium } from "playwright-core";
+
+import { testbed } from "../process/cache.mjs";
+import { debianPackage } from "../process/debian.mjs";
 
 /** What Debian's Chromium needs for media without devices, screens, sound or network. */
 const flags = [
@@ -34,10 +36,12 @@ export const lightMedia = {
   },
 };
 
-/** Starts the one browser that all calls share. */
-export function launch() {
+/** Starts the one browser that all calls share: Debian's Chromium, or the one that CHROMIUM names. */
+export async function launch() {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  await debianPackage("chromium", [executablePath, "--version"]);
   return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    executablePath,
     // The sandbox needs user namespaces, which root in a container does not have.
     args: process.getuid?.() === 0 ? [...flags, "--no-sandbox"] : flags,
   });

@@ -5,6 +5,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { cached, testbed } from "../process/cache.mjs";
+import { debianPackage } from "../process/debian.mjs";
 import { Process, run } from "../process/process.mjs";
 
 const requirements = join(testbed, "synapse", "requirements.txt");
@@ -14,6 +15,7 @@ export const delayedEvents = true;
 
 async function environment() {
   return cached("synapse", [requirements], async (directory) => {
+    await debianPackage("python3-venv", ["python3", "-c", "import ensurepip, venv"]);
     await run(["python3", "-m", "venv", directory]);
     await run([join(directory, "bin", "pip"), "install", "--quiet", "--requirement", requirements]);
   });

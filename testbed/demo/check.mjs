@@ -45,7 +45,7 @@ async function callOnce({ stack, calls, room, label, times }) {
     await Promise.all(calls.map((call) => call.open(stack.site.link(call.user, { room, widget: call.widget }))));
     await joinAll(calls, label, times);
     await expectMembers(stack, calls, room);
-    await expectMedia(calls);
+    await expectMedia(calls, (text) => say(`${label}: ${text}`));
     await Promise.all(calls.map((call) => call.screenshot(label)));
     say(`${label}: everybody hears and sees both others for 10 s`);
     await muteShows(calls);

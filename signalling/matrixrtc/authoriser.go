@@ -54,6 +54,9 @@ const (
 	DepartureTimeout = 20 * time.Second  // until a room that everybody left is gone
 )
 
+// maxTold is how many homeservers the log is kept short about.
+const maxTold = 1024
+
 // Rooms is where rooms are created for users with full access.
 type Rooms interface {
 	// CreateRoom makes sure that the room exists. It is called again for rooms that do.
@@ -104,6 +107,7 @@ type Authoriser struct {
 	names       []string              // their names in the configured order
 	directory   *directory
 	limiter     *limiter
+	told        *expiring[[2]string, struct{}] // what was logged lately, about which server
 	counters    counters
 	closing     atomic.Bool
 }
@@ -129,6 +133,7 @@ func New(o Options) (*Authoriser, error) {
 	}
 	a.directory = newDirectory(o.Resolver, o.RootCAs, &a.counters)
 	a.limiter = newLimiter()
+	a.told = newExpiring[[2]string, struct{}](maxTold)
 	return a, nil
 }
 

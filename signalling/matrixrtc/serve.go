@@ -1,11 +1,13 @@
 package matrixrtc
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"callserver/signalling/token"
 )
@@ -23,21 +25,6 @@ const (
 	pathTransportsUnstable = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
 	pathWellKnown          = "/.well-known/matrix/client"
 )
-
-// Handles reports whether a request for this path is the Authoriser's where it shares a mux with others. Below the
-// prefix every path is.
-func (a *Authoriser) Handles(path string) bool {
-	path = collapse(path)
-	rest, below := strings.CutPrefix(path, a.options.Prefix)
-	if below && (rest == "" || rest[0] == '/') {
-		return true
-	}
-	switch path {
-	case pathSFUGet, pathGetToken, pathWellKnown, "/delegate_delayed_leave":
-		return true
-	}
-	return strings.HasPrefix(path, "/_matrix/")
-}
 
 // Handler serves the endpoints. It cleans paths itself: a redirecting mux in front of it would turn POST into GET.
 func (a *Authoriser) Handler() http.Handler { return http.HandlerFunc(a.serve) }
@@ -133,15 +120,12 @@ func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse fun
 	}
 	homeserver, full := a.homeservers[q.openID.ServerName]
 	if !full && a.options.Remote != RemoteSubscribe {
+		a.tell(now, "user of an unlisted homeserver refused", q.openID.ServerName, nil)
 		return "", &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
 	}
 	user, err := a.directory.user(r.Context(), q.openID, homeserver, now)
 	if err != nil {
-		level := slog.LevelInfo
-		if errors.Is(err, errSpared) { // said a moment ago
-			level = slog.LevelDebug
-		}
-		a.options.Logger.Log(r.Context(), level, "openid token not verified", "homeserver", q.openID.ServerName, "err", err)
+		a.tell(now, "openid token not verified", q.openID.ServerName, err)
 		return "", &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
 	}
 	if q.claimedUser != "" && q.claimedUser != user {
@@ -177,6 +161,17 @@ func bodyRefusal(err error) error {
 		return &refusal{status: http.StatusRequestEntityTooLarge, code: "M_TOO_LARGE", text: "The body is too large"}
 	}
 	return &refusal{status: http.StatusBadRequest, code: "M_NOT_JSON", text: "The body could not be read", err: err}
+}
+
+// tell logs what users of a homeserver met, for the operator once a minute: anybody can make it happen.
+func (a *Authoriser) tell(now time.Time, what, server string, err error) {
+	level := slog.LevelInfo
+	if _, told := a.told.get([2]string{what, server}, now); told {
+		level = slog.LevelDebug
+	} else {
+		a.told.put([2]string{what, server}, struct{}{}, now, now.Add(time.Minute))
+	}
+	a.options.Logger.Log(context.Background(), level, what, "homeserver", server, "err", err)
 }
 
 // refuse answers an error. One that is not a refusal is ours, and goes to the log under the id that the listener gave

@@ -262,7 +262,11 @@ func TestLogsHideTokens(t *testing.T) {
 	w.do(t, "POST", "/sfu/get", bodyFor("down.example.org", "S3CRET"))
 	w.rooms.fail = errors.New("no more rooms")
 	w.do(t, "POST", "/sfu/get", sfuGetBody("T"))
-	for _, want := range []string{"not verified", "answers 401", "connection refused", "no more rooms"} {
+	w.do(t, "POST", "/sfu/get", bodyFor("example.com", "S3CRET"))
+	if got := strings.Count(log.String(), "level=INFO"); got != 3 { // two servers that do not vouch, one unlisted
+		t.Errorf("%d lines for the operator, want 3:\n%s", got, &log)
+	}
+	for _, want := range []string{"not verified", "answers 401", "connection refused", "no more rooms", "unlisted"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not say %q:\n%s", want, &log)
 		}

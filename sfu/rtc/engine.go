@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/interceptor"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -19,14 +20,15 @@ const tickInterval = 10 * time.Millisecond
 // Engine holds what all peers of a node share: the media sockets, the Pion configuration and the one timer loop. Safe
 // for concurrent use.
 type Engine struct {
-	options Options
-	log     *slog.Logger
-	ports   *ports
-	client  *webrtc.API // connections that the client offers
-	server  *webrtc.API // connections that we offer
-	stop    context.CancelFunc
-	loops   sync.WaitGroup
-	counts  counters
+	options  Options
+	log      *slog.Logger
+	ports    *ports
+	media    *webrtc.MediaEngine
+	settings webrtc.SettingEngine
+	plain    *webrtc.API // connections on which the client sends nothing
+	stop     context.CancelFunc
+	loops    sync.WaitGroup
+	counts   counters
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{}
@@ -68,16 +70,38 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{options: o, log: o.Logger, ports: p, peers: map[*Peer]struct{}{}}
-	if e.client, err = newAPI(o, p, nil); err == nil {
-		e.server, err = newAPI(o, p, nil)
-	}
-	if err != nil {
+	if err := e.configure(); err != nil {
 		return nil, errors.Join(fmt.Errorf("configure webrtc: %w", err), p.close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop = stop
 	e.loops.Go(func() { e.tickLoop(ctx) })
 	return e, nil
+}
+
+// configure prepares what connections share: codecs and settings.
+func (e *Engine) configure() error {
+	var err error
+	if e.media, err = newMediaEngine(); err != nil {
+		return err
+	}
+	if e.settings, err = newSettings(e.options, e.ports); err != nil {
+		return err
+	}
+	e.plain = e.api(&interceptor.Registry{})
+	return nil
+}
+
+func (e *Engine) api(r *interceptor.Registry) *webrtc.API {
+	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithSettingEngine(e.settings),
+		webrtc.WithInterceptorRegistry(r))
+}
+
+// tapped is the configuration of a connection whose received packets t may look at.
+func (e *Engine) tapped(t *tap) *webrtc.API {
+	r := &interceptor.Registry{}
+	r.Add(t)
+	return e.api(r)
 }
 
 // Close closes every peer, the timer loop and the sockets, and returns when all of them have ended.

@@ -21,13 +21,30 @@ var innerAttributes = []string{
 	"setup", "rtcp-mux", "bundle-only", "sctp-port", "max-message-size", "group", "extmap-allow-mixed",
 }
 
-// inner returns the description in the form that Pion is given.
-func (d *description) inner() (string, error) {
+// inner returns an offer in the form that Pion is given.
+func (d *description) inner() (string, error) { return d.simplify(nil) }
+
+// innerAnswer is the same for an answer to an offer of ours. Sections that the client rejected keep the codecs that we
+// offered: Pion takes the first answer's codecs for those of the whole connection.
+func (d *description) innerAnswer() (string, error) {
+	return d.simplify(func(k kind) []offeredCodec {
+		var out []offeredCodec
+		for i := range formats {
+			if f := &formats[i]; f.video() == (k == video) {
+				out = append(out, offeredCodec{format: f, payload: f.payload, rtx: f.rtx})
+			}
+		}
+		return out
+	})
+}
+
+// simplify does the work; fallback names the codecs of sections without any.
+func (d *description) simplify(fallback func(kind) []offeredCodec) (string, error) {
 	out := *d.parsed
 	out.Attributes = keep(d.parsed.Attributes)
 	out.MediaDescriptions = nil
 	for _, s := range d.sections {
-		out.MediaDescriptions = append(out.MediaDescriptions, s.inner())
+		out.MediaDescriptions = append(out.MediaDescriptions, s.inner(fallback))
 	}
 	text, err := out.Marshal()
 	return string(text), err
@@ -43,14 +60,18 @@ func keep(attributes []sdp.Attribute) []sdp.Attribute {
 	return out
 }
 
-func (s *section) inner() *sdp.MediaDescription {
+func (s *section) inner(fallback func(kind) []offeredCodec) *sdp.MediaDescription {
 	m := *s.media
 	m.Attributes = keep(s.media.Attributes)
 	if s.kind == application {
 		return &m
 	}
 	m.MediaName.Formats = nil
-	for _, c := range s.codecs {
+	codecs := s.codecs
+	if len(codecs) == 0 && fallback != nil {
+		codecs = fallback(s.kind)
+	}
+	for _, c := range codecs {
 		m.WithCodec(c.payload, c.format.name(), c.format.rate, c.format.channels, c.format.fmtp)
 		if c.rtx != 0 {
 			m.WithCodec(c.rtx, "rtx", c.format.rate, 0, aptLine(c.payload))

@@ -9,7 +9,6 @@ import (
 
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
-	"github.com/pion/interceptor"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -72,25 +71,7 @@ func findFormat(mime string) *format {
 func (f *format) video() bool  { return strings.HasPrefix(f.mime, "video/") }
 func (f *format) name() string { return f.mime[strings.IndexByte(f.mime, '/')+1:] }
 
-// newAPI configures Pion for connections that the client offers, or for those that we offer. Its interceptor, if any,
-// only looks at what is received; nothing is ever added to what we send.
-func newAPI(o Options, p *ports, tap interceptor.Factory) (*webrtc.API, error) {
-	engine, err := newMediaEngine()
-	if err != nil {
-		return nil, err
-	}
-	settings, err := newSettings(o, p)
-	if err != nil {
-		return nil, err
-	}
-	registry := &interceptor.Registry{}
-	if tap != nil {
-		registry.Add(tap)
-	}
-	return webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithSettingEngine(settings),
-		webrtc.WithInterceptorRegistry(registry)), nil
-}
-
+// newMediaEngine tells Pion every codec, and the header extensions that it demultiplexes by.
 func newMediaEngine() (*webrtc.MediaEngine, error) {
 	m := &webrtc.MediaEngine{}
 	for _, f := range formats {
@@ -134,6 +115,7 @@ func (f *format) pion() []webrtc.RTPCodecParameters {
 	return out
 }
 
+// newSettings configures Pion's transports.
 func newSettings(o Options, p *ports) (webrtc.SettingEngine, error) {
 	s := webrtc.SettingEngine{LoggerFactory: &logFactory{o.Logger}}
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {

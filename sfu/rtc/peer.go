@@ -1,65 +1,96 @@
 package rtc
 
 import (
-	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"callserver/sfu/forward"
+
+	"github.com/pion/webrtc/v4"
 )
 
-// Peer is the WebRTC end of one client. Safe for concurrent use, but descriptions are handled one after the other.
+// A Peer is the WebRTC end of one client. Safe for concurrent use, but descriptions are handled one after the other.
+//
+// Lock order: negotiation, then mu. Pion's callbacks take only mu, so Pion may be called under negotiation but not under
+// mu.
 type Peer struct {
 	engine  *Engine
 	options PeerOptions
+	log     *slog.Logger
 	events  *events
+	client  *connection // offered by the client
+	server  *connection // offered by us; nil in single mode and for clients that receive nothing
+	data    channels
+	loops   sync.WaitGroup // read loops and negotiations in the background
 
-	mu sync.Mutex
+	uplinks   atomic.Pointer[map[string]*uplink] // by mid, copy on write
+	downlinks atomic.Pointer[[]*downlink]        // in order of AddDownlink, copy on write
+
+	negotiation sync.Mutex // serialises descriptions; held while Pion works on one
+	round       round      // guarded by negotiation
+
+	ticks uint64 // tick loop's only
+
+	mu       sync.Mutex
+	closed   bool
+	schedule schedule
 }
 
-// NewPeer creates the connection or connections of a client. The caller closes it.
+// NewPeer creates the connection or connections of a client. The caller closes it. A dual-mode client that subscribes is
+// sent an offer at once, as an event.
 func (e *Engine) NewPeer(o PeerOptions) (*Peer, error) {
-	return &Peer{engine: e, options: o, events: newEvents()}, nil
+	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents()}
+	p.uplinks.Store(&map[string]*uplink{})
+	p.downlinks.Store(new([]*downlink))
+	err := p.connect()
+	if err == nil {
+		err = e.add(p)
+	}
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("create peer for %s: %w", o.Label, err)
+	}
+	if p.server != nil {
+		p.Negotiate(false)
+	}
+	return p, nil
 }
 
-var errSkeleton = errors.New("not built yet")
-
-// Offer applies a client's offer for the connection that the client offers and returns the answer to send. Wants order
-// codecs by what add_track asked. It refuses with ErrBadDescription.
-func (p *Peer) Offer(id uint32, sdp string, wants []Want) (Answer, error) {
-	return Answer{}, errSkeleton
+func (p *Peer) connect() error {
+	var err error
+	if p.client, err = p.newConnection(Publisher); err != nil {
+		return err
+	}
+	if !p.options.Single && p.options.Subscribes {
+		if p.server, err = p.newConnection(Subscriber); err != nil {
+			return err
+		}
+	}
+	return p.createChannels()
 }
 
-// Answer applies a dual-mode client's answer to our offer id; 0 stands for the outstanding one.
-func (p *Peer) Answer(id uint32, sdp string) error { return errSkeleton }
+// primary is the connection whose state is the client's.
+func (p *Peer) primary() *connection {
+	if p.server != nil {
+		return p.server
+	}
+	return p.client
+}
 
-// Candidate adds a client's candidate, the JSON of an RTCIceCandidateInit. Ones that come before the description that
-// they belong to are kept for it.
-func (p *Peer) Candidate(t Target, init string) error { return errSkeleton }
-
-// Uplink lets the packets of the section flow into s; before that they are dropped. Nil stops them again.
-func (p *Peer) Uplink(mid string, s *forward.Source) error { return errSkeleton }
-
-// AddDownlink wants a track sent to the client. DownlinkBound follows when it is negotiated. Adding a track that is
-// there already does nothing.
-func (p *Peer) AddDownlink(o DownlinkOptions) error { return errSkeleton }
-
-// RemoveDownlink stops sending the track and frees its section.
-func (p *Peer) RemoveDownlink(trackID string) {}
-
-// SetSink directs the client's feedback on the track to k; nil drops it.
-func (p *Peer) SetSink(trackID string, k *forward.Sink) {}
-
-// Negotiate has a dual-mode client's subscriber connection offered anew as soon as no offer is outstanding, with new
-// ICE credentials if asked. A single-mode client is asked for sections if downlinks wait for some.
-func (p *Peer) Negotiate(iceRestart bool) {}
-
-// WriteData sends a message on the data channel towards the client. It never blocks: lossy messages are dropped when the
-// client reads too slowly, and a reliable channel that falls too far behind fails the peer.
-func (p *Peer) WriteData(reliable bool, b []byte) error { return errSkeleton }
+// sender is the connection that carries what the client receives, nil if it receives nothing.
+func (p *Peer) sender() *connection {
+	if p.options.Single {
+		return p.client
+	}
+	return p.server
+}
 
 // Connected reports whether the primary connection is up.
-func (p *Peer) Connected() bool { return false }
+func (p *Peer) Connected() bool { return p.primary().up() }
 
 // Ready is signalled when Events has something to return.
 func (p *Peer) Ready() <-chan struct{} { return p.events.ready }
@@ -68,7 +99,146 @@ func (p *Peer) Ready() <-chan struct{} { return p.events.ready }
 func (p *Peer) Events() []Event { return p.events.drain() }
 
 // Close closes the connections and returns when their goroutines have ended. It must not be called from a forward.Writer
-// or forward.Upstream call.
-func (p *Peer) Close() {}
+// or forward.Upstream call. Closing twice is fine.
+func (p *Peer) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.engine.remove(p)
+	for _, c := range []*connection{p.client, p.server} {
+		if c != nil {
+			c.close()
+		}
+	}
+	p.loops.Wait()
+	for _, u := range *p.uplinks.Load() {
+		u.feed(nil)
+	}
+}
 
-func (p *Peer) tick(time.Time) {}
+// start runs f as one of the peer's goroutines, unless the peer is closed.
+func (p *Peer) start(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.loops.Go(func() {
+		defer p.recover("loop")
+		f()
+	})
+	return true
+}
+
+// enter counts the calling goroutine as one of the peer's until leave is called. False means that the peer is closed.
+func (p *Peer) enter() (leave func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, false
+	}
+	p.loops.Add(1)
+	return p.loops.Done, true
+}
+
+// emit queues an event. An owner that does not read them loses the peer.
+func (p *Peer) emit(e Event) {
+	if !p.events.push(e) {
+		p.engine.counts.overflows.Add(1)
+		p.events.overflow(fmt.Errorf("event queue full at %d: owner does not keep up", maxEvents))
+	}
+}
+
+// fail tells the owner that the peer is beyond use.
+func (p *Peer) fail(err error) { p.emit(Failed{Err: err}) }
+
+// recover, deferred where client bytes enter, turns a panic into the end of this one client.
+func (p *Peer) recover(what string) {
+	if r := recover(); r != nil {
+		p.engine.counts.panics.Add(1)
+		p.log.Error("panic on client input", "what", what, "panic", r, "stack", string(debug.Stack()))
+		p.fail(fmt.Errorf("%s: internal error", what))
+	}
+}
+
+// Uplink lets the packets of the section flow into s; before that they are dropped. Nil stops them again.
+func (p *Peer) Uplink(mid string, s *forward.Source) error {
+	u := (*p.uplinks.Load())[mid]
+	if u == nil {
+		return fmt.Errorf("%w: mid %q", ErrUnknownSection, mid)
+	}
+	u.feed(s)
+	return nil
+}
+
+// AddDownlink wants a track sent to the client. DownlinkBound follows when it is negotiated, DownlinkRefused if the
+// client has no such codec. Adding a track that is there already does nothing.
+func (p *Peer) AddDownlink(o DownlinkOptions) error {
+	if p.sender() == nil {
+		return fmt.Errorf("send %s: the client has no connection to receive on", o.TrackID)
+	}
+	if findFormat(o.Mime) == nil {
+		return fmt.Errorf("send %s: codec %q is not known", o.TrackID, o.Mime)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	if p.downlink(o.TrackID) != nil {
+		return nil
+	}
+	d := newDownlink(p, o)
+	list := append(append([]*downlink(nil), *p.downlinks.Load()...), d)
+	p.downlinks.Store(&list)
+	p.schedule.want(time.Now())
+	return nil
+}
+
+// RemoveDownlink stops sending the track and frees its section. Removing one that is not there is fine.
+func (p *Peer) RemoveDownlink(trackID string) {
+	p.negotiation.Lock()
+	defer p.negotiation.Unlock()
+	if d := p.dropDownlink(trackID); d != nil && p.round.release(d) {
+		p.mu.Lock()
+		p.schedule.want(time.Now())
+		p.mu.Unlock()
+	}
+}
+
+// dropDownlink takes the track off the list and returns it, nil if it is not there.
+func (p *Peer) dropDownlink(trackID string) *downlink {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.downlink(trackID)
+	if d == nil {
+		return nil
+	}
+	var list []*downlink
+	for _, other := range *p.downlinks.Load() {
+		if other != d {
+			list = append(list, other)
+		}
+	}
+	p.downlinks.Store(&list)
+	return d
+}
+
+// SetSink directs the client's feedback on the track to k; nil drops it.
+func (p *Peer) SetSink(trackID string, k *forward.Sink) {
+	if d := p.downlink(trackID); d != nil {
+		d.sink.Store(k)
+	}
+}
+
+func (p *Peer) downlink(trackID string) *downlink {
+	for _, d := range *p.downlinks.Load() {
+		if d.options.TrackID == trackID {
+			return d
+		}
+	}
+	return nil
+}
+
+// transportOf is the transport of a Pion connection that new senders are tied to.
+func transportOf(pc *webrtc.PeerConnection) *webrtc.DTLSTransport { return pc.SCTP().Transport() }

@@ -63,6 +63,9 @@ func listen(o Options) (*ports, error) {
 	return p, nil
 }
 
+// has reports whether a is one of the local addresses that are used.
+func (p *ports) has(a netip.Addr) bool { return slices.Contains(p.addresses, a) }
+
 // close closes every socket; the read loops below them end with it.
 func (p *ports) close() error {
 	var errs []error

@@ -1,0 +1,270 @@
+package rtc
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/webrtc/v4"
+)
+
+// maxHeldCandidates bounds the client's candidates that wait for the description they belong to; more are dropped.
+const maxHeldCandidates = 256
+
+// connection is one Pion connection of a Peer. Safe for concurrent use.
+type connection struct {
+	peer   *Peer
+	target Target
+	api    *webrtc.API
+	pc     *webrtc.PeerConnection
+	tap    *tap   // nil where the client sends nothing
+	ssrc   uint32 // ours, as the sender of feedback
+
+	state atomic.Uint32 // State
+
+	mu        sync.Mutex
+	described bool                      // a remote description is set
+	remote    []webrtc.ICECandidateInit // until then
+	holding   bool                      // local candidates wait for their description to be told
+	local     []CandidateGathered       // held ones
+	last      *CandidateGathered        // kept back, to mark the last of a gathering
+	told      map[string]bool           // candidate lines of this gathering
+}
+
+func (p *Peer) newConnection(t Target) (*connection, error) {
+	c := &connection{peer: p, target: t, ssrc: randomSSRC(), holding: true, told: map[string]bool{}}
+	c.api = p.engine.plain
+	if t == Publisher {
+		c.tap = newTap(c.ssrc)
+		c.api = p.engine.tapped(c.tap)
+	}
+	pc, err := c.api.NewPeerConnection(webrtc.Configuration{
+		BundlePolicy: webrtc.BundlePolicyMaxBundle,
+		// The default would offer encrypted header extensions, which no receive path of ours knows.
+		RTPHeaderEncryptionPolicy: webrtc.RTPHeaderEncryptionPolicyDisable,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.pc = pc
+	pc.OnICECandidate(c.gathered)
+	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { c.stateChanged() })
+	pc.OnDataChannel(func(d *webrtc.DataChannel) { p.opened(c, d) })
+	if t == Publisher {
+		pc.OnTrack(p.onTrack)
+	}
+	return c, nil
+}
+
+func (c *connection) close() {
+	if err := c.pc.GracefulClose(); err != nil {
+		c.peer.log.Debug("close connection", "error", err)
+	}
+}
+
+func (c *connection) up() bool { return State(c.state.Load()) == Connected }
+
+// stateChanged reads the state itself: Pion calls from goroutines of their own, in any order.
+func (c *connection) stateChanged() {
+	leave, ok := c.peer.enter()
+	if !ok {
+		return
+	}
+	defer leave()
+	c.peer.mu.Lock()
+	next, known := map[webrtc.PeerConnectionState]State{
+		webrtc.PeerConnectionStateConnected:    Connected,
+		webrtc.PeerConnectionStateDisconnected: Disconnected,
+		webrtc.PeerConnectionStateFailed:       FailedState,
+		webrtc.PeerConnectionStateClosed:       FailedState, // by the client: a close of ours does not come here
+		webrtc.PeerConnectionStateConnecting:   Connecting,
+	}[c.pc.ConnectionState()]
+	previous := State(c.state.Load())
+	changed := known && next != previous
+	if changed {
+		c.state.Store(uint32(next))
+		c.peer.emit(StateChanged{State: next, Target: c.target, Primary: c == c.peer.primary()})
+	}
+	c.peer.mu.Unlock()
+	if changed && next == Connected && c == c.peer.sender() {
+		c.peer.bindAll()
+	}
+}
+
+// gathered takes a local candidate from Pion; nil ends the gathering. One is always kept back, because the client wants
+// the last one marked.
+func (c *connection) gathered(candidate *webrtc.ICECandidate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if candidate == nil {
+		if c.last != nil {
+			c.last.Final = true
+			c.tellLocked(*c.last)
+		}
+		c.last, c.told = nil, map[string]bool{}
+		return
+	}
+	for _, told := range c.advertised(*candidate) {
+		init := told.ToJSON()
+		if c.told[init.Candidate] {
+			continue
+		}
+		c.told[init.Candidate] = true
+		text, err := json.Marshal(init)
+		if err != nil {
+			continue
+		}
+		if c.last != nil {
+			c.tellLocked(*c.last)
+		}
+		c.last = &CandidateGathered{Target: c.target, Init: string(text)}
+	}
+}
+
+func (c *connection) tellLocked(e CandidateGathered) {
+	if c.holding {
+		c.local = append(c.local, e)
+		return
+	}
+	c.peer.emit(e)
+}
+
+// hold keeps local candidates back until release.
+func (c *connection) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holding = true
+}
+
+// release tells what was held: the description that it belongs to is queued or returned.
+func (c *connection) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holding = false
+	for _, e := range c.local {
+		c.peer.emit(e)
+	}
+	c.local = nil
+}
+
+// advertised is a local candidate as clients are to see it: as it is, or with the addresses of Options.Advertise.
+func (c *connection) advertised(candidate webrtc.ICECandidate) []webrtc.ICECandidate {
+	wanted := c.peer.engine.options.Advertise
+	if len(wanted) == 0 {
+		return []webrtc.ICECandidate{candidate}
+	}
+	local, err := netip.ParseAddr(candidate.Address)
+	if err != nil {
+		return nil
+	}
+	var out []webrtc.ICECandidate
+	for i, a := range wanted {
+		if a != local && (c.peer.engine.ports.has(a) || a.Is4() != local.Is4()) {
+			continue // told by its own candidate, or not reachable over this one
+		}
+		told := candidate
+		if a != local {
+			told.Address = a.String()
+			told.Foundation = "9" + strconv.Itoa(i) // RFC 8445 §5.1.1.3: differs by address
+		}
+		out = append(out, told)
+	}
+	return out
+}
+
+// describe marks that a remote description is set and returns the candidates that waited for it.
+func (c *connection) describe() []webrtc.ICECandidateInit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.described = true
+	waiting := c.remote
+	c.remote = nil
+	return waiting
+}
+
+// Candidate adds a client's candidate, the JSON of an RTCIceCandidateInit. Ones that come before the description that
+// they belong to are kept for it; ones of no use to us are ignored.
+func (p *Peer) Candidate(t Target, init string) error {
+	defer p.recover("candidate")
+	c := p.client
+	if t == Subscriber && p.server != nil {
+		c = p.server
+	}
+	var candidate webrtc.ICECandidateInit
+	if len(init) > maxCandidate {
+		return fmt.Errorf("%w: candidate of %d bytes", ErrBadDescription, len(init))
+	}
+	if err := json.Unmarshal([]byte(init), &candidate); err != nil {
+		return fmt.Errorf("%w: candidate: %w", ErrBadDescription, err)
+	}
+	c.mu.Lock()
+	if !c.described {
+		if len(c.remote) < maxHeldCandidates {
+			c.remote = append(c.remote, candidate)
+		}
+		c.mu.Unlock()
+		return nil
+	}
+	c.mu.Unlock()
+	c.addRemote(candidate)
+	return nil
+}
+
+// maxCandidate bounds the JSON of one candidate, in bytes.
+const maxCandidate = 4096
+
+// addRemote hands a candidate to Pion. Browsers hide addresses behind mDNS names that we do not resolve (their checks
+// reach us anyway), and end with an empty one; what Pion does not understand costs that candidate only.
+func (c *connection) addRemote(candidate webrtc.ICECandidateInit) {
+	if candidate.Candidate == "" || strings.Contains(candidate.Candidate, ".local ") {
+		return
+	}
+	if err := c.pc.AddICECandidate(candidate); err != nil {
+		c.peer.log.Debug("ignore candidate", "candidate", candidate.Candidate, "error", err)
+	}
+}
+
+// addRemotes hands over the candidates of a description and those that waited for it.
+func (c *connection) addRemotes(d *description) {
+	waiting := c.describe()
+	for i, line := range d.candidates() {
+		if i >= maxHeldCandidates {
+			break
+		}
+		c.addRemote(webrtc.ICECandidateInit{Candidate: "candidate:" + line})
+	}
+	for _, candidate := range waiting {
+		c.addRemote(candidate)
+	}
+}
+
+// send writes RTCP packets, as few to a datagram as fit. Failing to send is no error: reports are repeated.
+func (c *connection) send(packets []rtcp.Packet) {
+	const limit = 1200 // bytes of a compound packet
+	for len(packets) > 0 {
+		n, size := 0, 0
+		for n < len(packets) && (n == 0 || size+packets[n].MarshalSize() <= limit) {
+			size += packets[n].MarshalSize()
+			n++
+		}
+		if err := c.pc.WriteRTCP(packets[:n]); err != nil {
+			return
+		}
+		packets = packets[n:]
+	}
+}
+
+// rtt is the round trip time of the chosen candidate pair, 0 while unknown.
+func (c *connection) rtt() time.Duration {
+	stats, ok := transportOf(c.pc).ICETransport().GetSelectedCandidatePairStats()
+	if !ok {
+		return 0
+	}
+	return time.Duration(stats.CurrentRoundTripTime * float64(time.Second))
+}

@@ -1,0 +1,120 @@
+package rtc
+
+import "time"
+
+// Debounce of negotiations, so that several changes share one.
+const (
+	quietDelay = 10 * time.Millisecond
+	busyDelay  = 150 * time.Millisecond // when one has just happened
+	busyPeriod = time.Second
+	askAgain   = 5 * time.Second // a single-mode client that ignored SectionsNeeded is asked again
+)
+
+// schedule says when the next negotiation of what we send is due. Guarded by Peer.mu.
+type schedule struct {
+	due    time.Time // zero = nothing to do
+	last   time.Time // end of the last negotiation
+	asked  time.Time // single mode: SectionsNeeded is outstanding since then
+	offers int       // single mode: client offers seen when it was asked
+}
+
+// want asks for a negotiation after the debounce.
+func (s *schedule) want(now time.Time) {
+	if !s.due.IsZero() {
+		return
+	}
+	s.due = now.Add(quietDelay)
+	if now.Sub(s.last) < busyPeriod {
+		s.due = now.Add(busyDelay)
+	}
+}
+
+// now asks for a negotiation at the next tick.
+func (s *schedule) now() { s.due = time.Unix(0, 1) }
+
+// take reports whether a negotiation is due, and if so notes that it is being done.
+func (s *schedule) take(now time.Time) bool {
+	if s.due.IsZero() || now.Before(s.due) || !s.asked.IsZero() && now.Sub(s.asked) < askAgain {
+		return false
+	}
+	s.due = time.Time{}
+	return true
+}
+
+// answeredOffer follows every finished exchange: what is still missing is asked for.
+func (p *Peer) answeredOffer() {
+	now := time.Now()
+	waiting := false
+	for _, d := range *p.downlinks.Load() {
+		waiting = waiting || !d.placed()
+	}
+	for _, s := range p.round.slots {
+		waiting = waiting || s.resting
+	}
+	p.mu.Lock()
+	p.schedule.last, p.schedule.asked = now, time.Time{}
+	p.schedule.due = time.Time{}
+	if waiting || p.round.restart {
+		p.schedule.want(now)
+	}
+	p.mu.Unlock()
+	if c := p.sender(); c != nil && c.up() {
+		p.bindAll()
+	}
+}
+
+// negotiate starts what the schedule says is due: an offer of ours, or asking the client for one.
+func (p *Peer) negotiate(now time.Time) {
+	p.mu.Lock()
+	due := p.schedule.take(now)
+	p.mu.Unlock()
+	switch {
+	case !due:
+	case p.server != nil:
+		p.start(p.offer)
+	case p.options.Single:
+		p.start(func() { p.ask(now) })
+	}
+}
+
+// ask tells a single-mode client how many more sections we need. Before its first offer there is nothing to add to.
+func (p *Peer) ask(now time.Time) {
+	p.negotiation.Lock()
+	defer p.negotiation.Unlock()
+	if p.round.answered == 0 {
+		return // answeredOffer looks again
+	}
+	missing, changed := map[kind]int{}, false
+	for _, d := range *p.downlinks.Load() {
+		if !d.placed() {
+			missing[d.kind]++
+			changed = true
+		}
+	}
+	for _, s := range p.round.slots {
+		changed = changed || s.resting
+		if s.downlink == nil {
+			missing[s.kind]--
+		}
+	}
+	if !changed {
+		return
+	}
+	p.mu.Lock()
+	p.schedule.asked = now
+	p.schedule.due = now.Add(askAgain) // unless it answers
+	p.mu.Unlock()
+	p.emit(SectionsNeeded{Audio: max(missing[audio], 0), Video: max(missing[video], 0)})
+}
+
+// overdue fails a peer that left our offer unanswered. Called about once a second.
+func (p *Peer) overdue(now time.Time) {
+	if p.server == nil || !p.negotiation.TryLock() {
+		return
+	}
+	defer p.negotiation.Unlock()
+	if o := p.round.offer; o != nil && p.server.up() && now.Sub(o.since) > answerDeadline {
+		o.since = now
+		p.fail(ErrNoAnswer)
+	}
+}

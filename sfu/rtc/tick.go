@@ -1,0 +1,73 @@
+package rtc
+
+import (
+	"time"
+
+	"github.com/pion/rtcp"
+)
+
+// Intervals of what a peer sends about media (RFC 3550 §6.2, RFC 4585). All are multiples of the engine's tick.
+const (
+	lossTicks     = 2   // 20 ms: ask for lost packets
+	feedbackTicks = 5   // 50 ms: transport-wide feedback
+	reportTicks   = 100 // 1 s: reception and sender reports
+)
+
+// maxReports is how many report blocks a packet holds (RFC 3550 §6.4.1).
+const maxReports = 31
+
+// tick does what is due now. The engine's tick loop calls it, one peer after the other.
+func (p *Peer) tick(now time.Time) {
+	defer p.recover("timer")
+	p.negotiate(now)
+	p.ticks++
+	turn := p.ticks
+	if p.client.up() {
+		var packets []rtcp.Packet
+		if turn%lossTicks == 0 {
+			for _, u := range *p.uplinks.Load() {
+				packets = append(packets, u.losses(now)...)
+			}
+		}
+		if turn%feedbackTicks == 0 {
+			packets = append(packets, p.client.tap.feedback()...)
+		}
+		if turn%reportTicks == 0 {
+			packets = append(packets, p.receptionReports(now)...)
+		}
+		p.client.send(packets)
+	}
+	if turn%reportTicks == 0 {
+		p.senderReports(now)
+		p.overdue(now)
+	}
+}
+
+// receptionReports are the reports on everything that the client sends.
+func (p *Peer) receptionReports(now time.Time) []rtcp.Packet {
+	var blocks []rtcp.ReceptionReport
+	rtt := p.client.rtt()
+	for _, u := range *p.uplinks.Load() {
+		blocks = u.report(blocks, rtt, now)
+	}
+	var out []rtcp.Packet
+	for len(blocks) > 0 {
+		n := min(len(blocks), maxReports)
+		out = append(out, &rtcp.ReceiverReport{SSRC: p.client.ssrc, Reports: blocks[:n]})
+		blocks = blocks[n:]
+	}
+	return out
+}
+
+// senderReports sends the reports on everything that the client receives.
+func (p *Peer) senderReports(now time.Time) {
+	c := p.sender()
+	if c == nil || !c.up() {
+		return
+	}
+	var packets []rtcp.Packet
+	for _, d := range *p.downlinks.Load() {
+		packets = append(packets, d.report(now)...)
+	}
+	c.send(packets)
+}

@@ -3,6 +3,7 @@ package matrixrtc
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -74,10 +75,10 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer a.Close()
+	defer func() { _ = a.Close() }()
 	body := `{"room":"!abc:example.org","device_id":"DEVICE","openid_token":{"access_token":"x","matrix_server_name":"example.com"}}`
 	rec := httptest.NewRecorder()
-	a.Handler().ServeHTTP(rec, httptest.NewRequest("POST", "/livekit/jwt/sfu/get", strings.NewReader(body)))
+	a.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/livekit/jwt/sfu/get", strings.NewReader(body)))
 	fmt.Println(rec.Code, rec.Body)
 	// Output: 403 {"errcode":"M_FORBIDDEN","error":"Users of your homeserver may not use this server"}
 }

@@ -32,7 +32,7 @@ type zone struct {
 
 // serve answers queries as DNS over TCP has them (RFC 1035 §4.2.2) until the other end closes.
 func (z *zone) serve(conn net.Conn) {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	for {
 		var length [2]byte
 		if _, err := io.ReadFull(conn, length[:]); err != nil {

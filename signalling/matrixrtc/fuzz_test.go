@@ -3,6 +3,7 @@ package matrixrtc
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -84,7 +85,7 @@ func FuzzPath(f *testing.F) {
 	}
 	f.Cleanup(func() { _ = w.Close() })
 	f.Fuzz(func(t *testing.T, path, host string) {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.URL.Path, r.Host = path, host
 		rec := httptest.NewRecorder()
 		w.Handler().ServeHTTP(rec, r)

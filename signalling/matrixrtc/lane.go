@@ -127,7 +127,7 @@ func (l *lane) get(ctx context.Context, base, path string, query url.Values, r r
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask %s: %w", base, bare(err))
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to the end, or given up
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return 0, nil, fmt.Errorf("read answer of %s: %w", base, err)

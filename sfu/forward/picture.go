@@ -2,6 +2,11 @@ package forward
 
 // Hot path: see ARCHITECTURE.md#packet
 
+import (
+	"callserver/sfu/codec"
+	"callserver/sfu/packet"
+)
+
 // pictures keeps a receiver's VP8 picture ids, TL0PICIDX and KEYIDX continuous (RFC 7741 §4.2): each run goes on where the last one ended,
 // and pictures that are held back leave no hole. The offset of the picture id is in the cuts of the splice, since it changes with them.
 type pictures struct {
@@ -11,7 +16,8 @@ type pictures struct {
 	tl0     uint8  // latest sent
 	key     uint8
 
-	shiftTL0, shiftKey uint8 // input - output, in this run
+	base               uint16 // multiple of 128 that the receiver never saw, of ids that had 7 bits
+	shiftTL0, shiftKey uint8  // input - output, in this run
 	held               uint16
 	holding            bool // held is a picture of which the newest packet was held back
 }
@@ -25,8 +31,18 @@ func (r *pictures) begin(in *inbound) uint16 {
 		r.shiftTL0, r.shiftKey = 0, 0
 		return 0
 	}
+	r.grow(d)
 	r.shiftTL0, r.shiftKey = d.TL0-(r.tl0+1), d.KeyIndex-(r.key+1)
-	return in.picture - (r.id + 1)
+	return in.picture - r.base - (r.id + 1)
+}
+
+// grow changes to 15-bit ids with the first packet that has one, from where the receiver believes to be.
+func (r *pictures) grow(d *codec.VP8Descriptor) {
+	if d.Wide && !r.wide {
+		r.wide = true
+		unseen := r.id &^ 0x7f
+		r.base, r.id = r.base+unseen, r.id-unseen
+	}
 }
 
 // hold returns by how much the offset of the picture ids grows when the newest packet is held back.
@@ -41,15 +57,15 @@ func (r *pictures) hold(in *inbound) uint16 {
 // rewrite fills in a packet's descriptor fields.
 func (r *pictures) rewrite(e *sent, in *inbound, offset uint16) {
 	d := &in.vp8
-	r.wide = r.wide || d.Wide
+	r.grow(d)
 	if r.wide {
 		e.flags |= flagWide
 	}
-	e.picture = (in.picture - offset) & 0x7fff
+	e.picture = (in.picture - offset - r.base) & 0x7fff
 	e.tl0, e.key = d.TL0-r.shiftTL0, (d.KeyIndex-r.shiftKey)&0x1f
-	if in.newest {
+	r.holding = r.holding && !in.newest
+	if ahead := (e.picture - r.id) & 0x7fff; in.newest || ahead > 0 && ahead < 1<<14 {
 		r.id, r.tl0, r.key = e.picture, e.tl0, e.key
-		r.holding = false
 	}
 }
 
@@ -69,7 +85,7 @@ func (r *frames) begin(in *inbound) {
 
 func (r *frames) rewrite(e *sent, in *inbound) {
 	e.picture = in.frame.Number - r.shift
-	if in.newest {
+	if in.newest || packet.Newer(e.picture, r.number) {
 		r.number = e.picture
 	}
 }

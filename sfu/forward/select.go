@@ -33,9 +33,23 @@ type selection struct {
 	paused bool
 	stream int8 // simulcast stream being forwarded, -1 for none
 	epoch  uint32
-	limit  Layer  // highest layers within the stream that are forwarded
-	before Layer  // the limit before since
-	since  uint64 // input sequence number where limit began to hold
+	limit  Layer // highest layers within the stream that are forwarded
+
+	// The latest limits of this run, oldest first, for packets that come late: a frame is forwarded as a whole or not at all.
+	limits []limitFrom
+}
+
+type limitFrom struct {
+	timestamp uint32 // input
+	limit     Layer
+}
+
+const maxLimits = 16
+
+// begin starts a run with the key frame in, or an audio packet.
+func (s *selection) begin(in *inbound) {
+	s.stream, s.epoch, s.limits = in.stream, in.epoch, s.limits[:0]
+	s.setLimit(s.target, in)
 }
 
 // takes reports whether to switch to the stream of a key frame.
@@ -61,15 +75,28 @@ func (s *selection) follow(in *inbound, newFrame bool) {
 		limit.Temporal = next
 	}
 	if limit != s.limit {
-		s.before, s.limit, s.since = s.limit, limit, in.seq
+		s.setLimit(limit, in)
 	}
 }
 
-// within reports whether the packet belongs to the layers that are forwarded. A late packet is judged as its frame was.
+func (s *selection) setLimit(limit Layer, in *inbound) {
+	s.limit = limit
+	if len(s.limits) == maxLimits {
+		s.limits = s.limits[:copy(s.limits, s.limits[1:])]
+	}
+	s.limits = append(s.limits, limitFrom{timestamp: in.packet.Timestamp, limit: limit})
+}
+
+// within reports whether the packet belongs to the layers that are forwarded, or were in its time.
 func (s *selection) within(in *inbound, svc bool) bool {
 	limit := s.limit
-	if in.seq < s.since {
-		limit = s.before
+	if !in.newest {
+		limit = NoLayer
+		for i := len(s.limits) - 1; i >= 0 && limit == NoLayer; i-- {
+			if int32(in.packet.Timestamp-s.limits[i].timestamp) >= 0 {
+				limit = s.limits[i].limit
+			}
+		}
 	}
 	return in.frame.Temporal <= limit.Temporal && (!svc || in.frame.Spatial <= limit.Spatial)
 }

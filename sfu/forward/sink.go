@@ -145,10 +145,9 @@ func (k *Sink) route(in *inbound) (e sent, ok, waiting bool) {
 
 // routeLate handles a packet from before the newest one: it fills the gap that was left for it.
 func (k *Sink) routeLate(in *inbound) (e sent, ok, waiting bool) {
-	if e.seq, ok = k.splice.late(in.seq); !ok {
+	if e.seq, e.timestamp, ok = k.splice.late(in.seq, in.packet.Timestamp, in.at); !ok {
 		return e, false, false
 	}
-	e.timestamp = in.packet.Timestamp - k.splice.shift
 	k.describe(&e, in)
 	if in.padding || !k.choice.within(in, k.source.options.SVC) {
 		e.flags |= flagPadding // its number is promised: fill the gap with nothing
@@ -175,8 +174,7 @@ func (k *Sink) join(in *inbound) (begun, waiting bool) {
 		k.counts.Switches++
 	}
 	k.reports.stream, k.reports.epoch = in.stream, in.epoch
-	k.choice.stream, k.choice.epoch = in.stream, in.epoch
-	k.choice.limit, k.choice.before, k.choice.since = k.choice.target, k.choice.target, in.seq
+	k.choice.begin(in)
 	return true, false
 }
 

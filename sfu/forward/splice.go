@@ -2,7 +2,11 @@ package forward
 
 // Hot path: see ARCHITECTURE.md#packet
 
-import "time"
+import (
+	"time"
+
+	"callserver/sfu/packet"
+)
 
 const (
 	maxCuts = 64 // changes of offset that late packets can still be mapped through
@@ -17,12 +21,12 @@ const (
 type splice struct {
 	started bool
 	out     uint16 // highest sequence number sent
-	highest uint64 // highest input number of this run, sent or held back
 	cuts    []cut  // of this run, oldest first; never empty once started
 
 	shift     uint32        // input timestamp - output timestamp
 	timestamp uint32        // highest sent
 	at        time.Duration // when that was
+	fresh     bool          // nothing was sent yet in this run
 }
 
 // cut says which offsets hold from one input number on, until the next cut.
@@ -37,26 +41,41 @@ func (s *splice) begin(seq uint64, timestamp uint32, mapped uint32, picture uint
 	if !s.started {
 		s.out = uint16(seq)&0x7fff - 1 // no wrap soon: a receiver that loses the first packets would miscount the roll-over (RFC 3711 §3.3.1)
 	}
-	s.started = true
+	s.started, s.fresh = true, true
 	s.cuts = append(s.cuts[:0], cut{from: seq, offset: uint16(seq) - (s.out + 1), picture: picture})
-	s.highest = seq - 1
 	s.shift = timestamp - mapped
 }
 
 // forward notes that the newest packet is sent, and returns its output sequence number and timestamp.
 func (s *splice) forward(seq uint64, timestamp uint32, at time.Duration) (uint16, uint32) {
-	s.highest = seq
-	s.out = uint16(seq) - s.cuts[len(s.cuts)-1].offset
-	out := timestamp - s.shift
-	if int32(out-s.timestamp) > 0 || len(s.cuts) == 1 && s.cuts[0].from == seq {
-		s.timestamp, s.at = out, at
+	return s.emit(seq, s.cuts[len(s.cuts)-1].offset, timestamp, at)
+}
+
+// late does the same for a packet that is older than the newest: its number was kept free. It is false if the packet is from before the run
+// or too old.
+func (s *splice) late(seq uint64, timestamp uint32, at time.Duration) (number uint16, shifted uint32, ok bool) {
+	c := s.cutAt(seq)
+	if c == nil {
+		return 0, 0, false
 	}
-	return s.out, out
+	number, shifted = s.emit(seq, c.offset, timestamp, at)
+	return number, shifted, true
+}
+
+func (s *splice) emit(seq uint64, offset uint16, timestamp uint32, at time.Duration) (number uint16, shifted uint32) {
+	number, shifted = uint16(seq)-offset, timestamp-s.shift
+	// A late packet may be the highest as well, where all that came after it was held back.
+	if packet.Newer(number, s.out) {
+		s.out = number
+	}
+	if int32(shifted-s.timestamp) > 0 || s.fresh {
+		s.timestamp, s.at, s.fresh = shifted, at, false
+	}
+	return number, shifted
 }
 
 // hold notes that the newest packet is held back, and with it as many pictures (none or one).
 func (s *splice) hold(seq uint64, pictures uint16) {
-	s.highest = seq
 	last := &s.cuts[len(s.cuts)-1]
 	if last.from == seq { // nothing was sent through the last cut, and nothing can be: seq itself is gone
 		last.from, last.offset, last.picture = seq+1, last.offset+1, last.picture+pictures
@@ -69,15 +88,6 @@ func (s *splice) hold(seq uint64, pictures uint16) {
 		return
 	}
 	s.cuts = append(s.cuts, next)
-}
-
-// late returns the output sequence number kept free for a packet that is older than the newest; false if it is from before the run or too
-// old.
-func (s *splice) late(seq uint64) (uint16, bool) {
-	if c := s.cutAt(seq); c != nil {
-		return uint16(seq) - c.offset, true
-	}
-	return 0, false
 }
 
 // cutAt returns what holds for an input number, nil if nobody remembers.

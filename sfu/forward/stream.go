@@ -56,7 +56,8 @@ type order struct {
 	arrivals  packet.LossBitmap
 	stray     uint16 // the number after the last ancient one
 	strays    int    // how many of them came in a row
-	picture   uint16 // highest VP8 picture id, 15 bits
+	picture   uint16 // highest VP8 picture id, 15 bits, if pictured
+	pictured  bool
 }
 
 // pace is the time between the frames of a stream.
@@ -221,11 +222,11 @@ func (r *order) widen(d *codec.VP8Descriptor) uint16 {
 		return 0
 	}
 	picture := d.PictureID
-	if !d.Wide {
+	if !d.Wide && r.pictured {
 		picture = (r.picture + uint16(int16((d.PictureID-r.picture)<<9)>>9)) & 0x7fff
 	}
-	if ahead := (picture - r.picture) & 0x7fff; ahead < 1<<14 {
-		r.picture = picture
+	if ahead := (picture - r.picture) & 0x7fff; ahead < 1<<14 || !r.pictured {
+		r.picture, r.pictured = picture, true
 	}
 	return picture
 }

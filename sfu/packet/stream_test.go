@@ -1,0 +1,267 @@
+package packet
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pion/rtcp"
+	"pgregory.net/rapid"
+)
+
+func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+func TestNewer(t *testing.T) {
+	for _, c := range []struct {
+		a, b uint16
+		want bool
+	}{{1, 0, true}, {0, 1, false}, {0, 65535, true}, {65535, 0, false}, {5, 5, false}, {32767, 0, true}, {32768, 0, false}} {
+		if got := Newer(c.a, c.b); got != c.want {
+			t.Errorf("Newer(%d, %d) = %t", c.a, c.b, got)
+		}
+	}
+}
+
+func TestUnwrapper(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var u Unwrapper
+		first := rapid.Uint16().Draw(t, "first")
+		highest := 1<<16 | uint64(first)
+		if got := u.Unwrap(first); got != highest {
+			t.Fatalf("first Unwrap(%d) = %d, want %d", first, got, highest)
+		}
+		for range 50 {
+			want := uint64(int64(highest) + rapid.Int64Range(-30000, 30000).Draw(t, "step"))
+			highest = max(highest, want)
+			if got := u.Unwrap(uint16(want)); got != want {
+				t.Fatalf("Unwrap(%d) = %d, want %d", uint16(want), got, want)
+			}
+		}
+		seq := rapid.Uint16().Draw(t, "restart")
+		if got := u.Restart(seq); uint16(got) != seq || got < highest+1<<15 {
+			t.Fatalf("Restart(%d) = %d after %d", seq, got, highest)
+		}
+	})
+}
+
+func TestLossBitmap(t *testing.T) {
+	type step struct {
+		seq  uint64
+		want Arrival
+		gap  uint64
+	}
+	var b LossBitmap
+	for i, s := range []step{
+		{70000, Newest, 0}, {70001, Newest, 0}, {70001, Duplicate, 0}, {70005, Newest, 3}, {70003, Late, 0}, {70003, Duplicate, 0},
+		{69999, Late, 0}, {70005 + 2047, Newest, 2046}, {70005, Duplicate, 0}, {70004, Ancient, 0}, {70006, Late, 0},
+		{90000, Newest, 90000 - 72052 - 1}, {89999, Late, 0}, {80000, Ancient, 0},
+	} {
+		if got, gap := b.Receive(s.seq); got != s.want || gap != s.gap {
+			t.Errorf("step %d: Receive(%d) = %d, %d, want %d, %d", i, s.seq, got, gap, s.want, s.gap)
+		}
+	}
+}
+
+func TestHistory(t *testing.T) {
+	h := NewHistory(64, time.Second)
+	add := func(seq uint64, at time.Duration) {
+		p := Get()
+		h.Add(seq, p, at)
+		p.Release()
+	}
+	for seq := range uint64(100) {
+		add(1000+seq, ms(int(seq)))
+	}
+	if len(h.slots) != 64 {
+		t.Errorf("%d slots for young packets, want the limit of 64", len(h.slots))
+	}
+	for seq := uint64(1000); seq < 1100; seq++ {
+		p := h.Get(seq)
+		if want := seq >= 1036; (p != nil) != want {
+			t.Errorf("Get(%d) found %t, want %t", seq, p != nil, want)
+		}
+		if p != nil {
+			p.Release()
+		}
+	}
+	add(1010, ms(100)) // too late: its slot holds a newer one
+	if h.Get(1010) != nil {
+		t.Error("an old packet took the place of a newer one")
+	}
+	h.Expire(ms(1050))
+	if p := h.Get(1050); p != nil {
+		t.Error("an expired packet is still there")
+	}
+	if p := h.Get(1060); p == nil {
+		t.Error("a young packet is gone")
+	} else {
+		p.Release()
+	}
+	h.Expire(ms(5000))
+	if h.slots != nil {
+		t.Error("an empty history keeps its memory")
+	}
+	slow := NewHistory(64, time.Second)
+	for seq := range uint64(100) {
+		p := Get()
+		slow.Add(1+seq, p, time.Duration(seq)*200*time.Millisecond)
+		p.Release()
+	}
+	if len(slow.slots) != smallestHistory {
+		t.Errorf("%d slots for a slow stream, want %d", len(slow.slots), smallestHistory)
+	}
+	slow.Clear()
+}
+
+func TestHistoryReleasesEverything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := NewHistory(64, time.Second)
+		packets := map[*Packet]bool{}
+		seq, at := uint64(1<<16), time.Duration(0)
+		for range 200 {
+			seq += uint64(rapid.SampledFrom([]int{1, 1, 1, 2, 40, 40000}).Draw(t, "step"))
+			at += ms(rapid.IntRange(0, 400).Draw(t, "time"))
+			p := &Packet{buffer: make([]byte, Capacity)}
+			p.references.Store(2) // ours stays, so that it never goes to the pool
+			packets[p] = true
+			h.Add(seq-uint64(rapid.IntRange(0, 3).Draw(t, "back")), p, at)
+			p.Release()
+			if rapid.IntRange(0, 9).Draw(t, "expire") == 0 {
+				h.Expire(at)
+			}
+		}
+		h.Expire(at + time.Minute)
+		for p := range packets {
+			if n := p.references.Load(); n != 1 {
+				t.Fatalf("a packet has %d references, want ours only", n)
+			}
+		}
+	})
+}
+
+func TestLosses(t *testing.T) {
+	var l Losses
+	l.Add(70005, 3, ms(0)) // 70002 to 70004
+	due := func(at int, want ...uint16) {
+		t.Helper()
+		if d := cmp.Diff(want, l.Due(ms(at), nil)); d != "" {
+			t.Errorf("due at %d ms (-want +got):\n%s", at, d)
+		}
+	}
+	low := func(seqs ...int) (low []uint16) {
+		for _, s := range seqs {
+			low = append(low, uint16(s))
+		}
+		return low
+	}
+	due(0, low(70002, 70003, 70004)...)
+	due(69)
+	if tries := l.Found(70003); tries != 1 {
+		t.Errorf("found after %d tries, want 1", tries)
+	}
+	due(70, low(70002, 70004)...)
+	due(70 + 87)
+	due(70+88, low(70002, 70004)...)
+	due(1000, low(70002, 70004)...)
+	due(2000, low(70002, 70004)...)
+	if n := l.Outstanding(); n != 2 {
+		t.Errorf("%d outstanding, want 2", n)
+	}
+	due(3000)
+	if n := l.Outstanding(); n != 0 {
+		t.Errorf("%d outstanding after five tries, want none", n)
+	}
+
+	l.SetRTT(ms(5))
+	l.Add(80000, 1, ms(0))
+	due(0, low(79999)...)
+	due(19)
+	due(20, low(79999)...)
+	l.Clear()
+	l.SetRTT(time.Second)
+	l.Add(80000, 1, ms(0))
+	due(0, low(79999)...)
+	due(399)
+	due(400, low(79999)...)
+	due(800, low(79999)...) // the back-off is bounded, too
+}
+
+func TestLossesAreBounded(t *testing.T) {
+	var l Losses
+	l.Add(1000, 60, 0)
+	l.Add(2000, 60, 0)
+	if got := l.Due(0, nil); len(got) != 100 || got[0] != 960 {
+		t.Errorf("%d due from %d, want the latest 100", len(got), got[0])
+	}
+	l.Add(5000, 101, 0)
+	if n := l.Outstanding(); n != 0 {
+		t.Errorf("%d outstanding after an outage, want none", n)
+	}
+}
+
+func TestReception(t *testing.T) {
+	r := NewReception(90000)
+	if _, ok := r.Report(0); ok {
+		t.Error("a report before the first packet")
+	}
+	base := uint64(1<<16 + 65530)
+	receive := func(n uint64, retransmitted bool, at time.Duration) {
+		r.Receive(base+n, uint32(3000*n), retransmitted, at)
+	}
+	for n := range uint64(10) {
+		if n != 3 && n != 4 {
+			receive(n, false, time.Duration(n)*time.Second/30)
+		}
+	}
+	receive(3, true, ms(400)) // repaired: still lost on the path
+	receive(4, false, ms(400))
+	r.SenderReport(0x0000_1234_5678_0000, ms(500))
+	got, ok := r.Report(ms(1500))
+	want := rtcp.ReceptionReport{FractionLost: 256 / 10, TotalLost: 1, LastSequenceNumber: 65530 + 9, LastSenderReport: 0x12345678, Delay: 1 << 16}
+	if d := cmp.Diff(want, got); !ok || d != "" {
+		t.Errorf("first report (-want +got):\n%s", d)
+	}
+	receive(10, false, ms(333))
+	if got, _ := r.Report(ms(2500)); got.FractionLost != 0 || got.TotalLost != 1 {
+		t.Errorf("second report %+v, want no loss in its interval", got)
+	}
+	r.Restart()
+	if _, ok := r.Report(0); ok || r.Lost() != 0 {
+		t.Error("a restart kept something")
+	}
+}
+
+func TestJitter(t *testing.T) {
+	r := NewReception(90000)
+	var want int64 // RFC 3550 §A.8, in its own words
+	var before int64
+	for n := range int64(200) {
+		at := time.Duration(n)*time.Second/30 + ms(int(n*7%11))
+		r.Receive(uint64(1<<16+n), uint32(4294960000+3000*n), false, at)
+		transit := Ticks(at, 90000) - 3000*n
+		if n > 0 {
+			d := max(transit-before, before-transit)
+			want += d - (want+8)>>4
+		}
+		before = transit
+	}
+	got, _ := r.Report(0)
+	if int64(got.Jitter) != want>>4 || want == 0 {
+		t.Errorf("jitter %d, want %d", got.Jitter, want>>4)
+	}
+	r.Receive(1<<16+200, uint32((4294960000+3000*200)&0xffffffff), false, time.Hour) // a pause
+	if after, _ := r.Report(0); after.Jitter != got.Jitter {
+		t.Errorf("jitter %d after a pause, was %d", after.Jitter, got.Jitter)
+	}
+	if got := r.Jitter(); got != time.Duration(want>>4)*time.Second/90000 {
+		t.Errorf("jitter %v", got)
+	}
+}
+
+func TestTicks(t *testing.T) {
+	for d, want := range map[time.Duration]int64{time.Second: 90000, ms(33): 2970, -ms(10): -900, 1000 * time.Hour: 324000000000} {
+		if got := Ticks(d, 90000); got != want {
+			t.Errorf("Ticks(%v) = %d, want %d", d, got, want)
+		}
+	}
+}

@@ -25,9 +25,12 @@ export async function check({ kind, names }) {
   try {
     for (const widget of [false, true]) {
       const calls = await Promise.all(stack.users.map((user) => Call.create(browser, user, { widget, logs })));
-      for (const room of Object.keys(rooms)) {
+      for (const [room, { encrypted }] of Object.entries(rooms)) {
         const label = `${widget ? "widget" : "standalone"}-${room}`;
-        await callOnce({ stack, calls, room: stack.rooms[room], label, times });
+        await Promise.race([
+          callOnce({ stack, calls, room: stack.rooms[room], encrypted, label, times }),
+          stack.callserver.exited.then((how) => Promise.reject(new Error(`callserver ${how}; see ${stack.callserver.log}`))),
+        ]);
       }
       await Promise.all(calls.map((call) => call.close()));
     }
@@ -39,7 +42,7 @@ export async function check({ kind, names }) {
   say(`OK: four calls of three users on ${kind} in ${Math.round((Date.now() - started) / 1000)} s`);
 }
 
-async function callOnce({ stack, calls, room, label, times }) {
+async function callOnce({ stack, calls, room, encrypted, label, times }) {
   say(`${label}: three users join`);
   try {
     await Promise.all(calls.map((call) => call.open(stack.site.link(call.user, { room, widget: call.widget }))));
@@ -47,6 +50,7 @@ async function callOnce({ stack, calls, room, label, times }) {
     await expectMembers(stack, calls, room);
     await expectMedia(calls, (text) => say(`${label}: ${text}`));
     await Promise.all(calls.map((call) => call.screenshot(label)));
+    await expectEncryption(calls, encrypted);
     say(`${label}: everybody hears and sees both others for 10 s`);
     await muteShows(calls);
     say(`${label}: muted microphone and camera show on the others`);
@@ -56,6 +60,7 @@ async function callOnce({ stack, calls, room, label, times }) {
     say(`${label}: who leaves is gone`);
   } catch (error) {
     await Promise.all(calls.map((call) => call.report(label)));
+    await stack.report(calls[0].logs);
     throw new Error(`${label}: ${error.message}\n  screenshots, consoles and logs: ${calls[0].logs}`, { cause: error });
   }
 }
@@ -91,6 +96,16 @@ function tileShows(call, name, what, wanted) {
     seen(tile);
     return tile && Object.entries(wanted).every(([key, value]) => tile[key] === value) ? true : undefined;
   });
+}
+
+/** Two tracks sent and four received each pass a transform when they are encrypted, and none otherwise. */
+async function expectEncryption(calls, encrypted) {
+  for (const call of calls) {
+    const transforms = await call.transforms();
+    if (encrypted ? transforms < 6 : transforms > 0) {
+      throw new Error(`${call.name}: ${transforms} encrypted tracks in a room that is ${encrypted ? "" : "not "}encrypted`);
+    }
+  }
 }
 
 async function muteShows([muting, ...others]) {

@@ -8,6 +8,7 @@ import { chromium } from "playwright-core";
 
 import { testbed } from "../process/cache.mjs";
 import { debianPackage } from "../process/debian.mjs";
+import { atEnd } from "../process/process.mjs";
 
 /** What Debian's Chromium needs for media without devices, screens, sound or network. */
 const flags = [
@@ -40,11 +41,17 @@ export const lightMedia = {
 export async function launch() {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   await debianPackage("chromium", [executablePath, "--version"]);
-  return chromium.launch({
+  const browser = await chromium.launch({
     executablePath,
+    // Ctrl-C is the runner's, which has more to stop than the browser.
+    handleSIGINT: false,
+    handleSIGTERM: false,
+    handleSIGHUP: false,
     // The sandbox needs user namespaces, which root in a container does not have.
     args: process.getuid?.() === 0 ? [...flags, "--no-sandbox"] : flags,
   });
+  atEnd(() => browser.close());
+  return browser;
 }
 
 /** Waits until `look` returns something other than undefined; says what was waited for, and what was last seen, when it does not. */
@@ -141,6 +148,11 @@ export class Call {
 
   async screenshot(label) {
     await this.page.screenshot({ path: join(this.logs, `${label}-${this.name}.png`) });
+  }
+
+  /** How many senders and receivers have their frames transformed, which is how a browser encrypts them. */
+  transforms() {
+    return this.frame.evaluate(() => window.callProbe.transforms());
   }
 
   /** Writes a screenshot, the console and the peer connections, to find out why. Never throws. */

@@ -1,6 +1,6 @@
 // The probe runs in every frame before its scripts. It only looks: it notes the
-// peer connections, which participant a remote track belongs to, and when the
-// first remote picture was shown after Join was pressed.
+// peer connections, which participant a remote track belongs to, whether frames are
+// encrypted, and when the first remote picture was shown after Join was pressed.
 (() => {
   const connections = [];
   const owners = new Map(); // id of a remote track -> sid of its participant
@@ -16,6 +16,23 @@
         owners.set(track.id, (streams[0]?.id ?? "").split("|")[0]);
       });
       return connection;
+    },
+  });
+
+  // Frames are encrypted in transforms, made in one of two ways.
+  let transforms = 0;
+  for (const side of [window.RTCRtpSender, window.RTCRtpReceiver]) {
+    const create = side.prototype.createEncodedStreams;
+    if (!create) continue;
+    side.prototype.createEncodedStreams = function () {
+      transforms++;
+      return create.call(this);
+    };
+  }
+  window.RTCRtpScriptTransform &&= new Proxy(window.RTCRtpScriptTransform, {
+    construct(target, args, newTarget) {
+      transforms++;
+      return Reflect.construct(target, args, newTarget);
     },
   });
 
@@ -104,6 +121,7 @@
   window.callProbe = {
     marks,
     inbound,
+    transforms: () => transforms,
     connections: () => connections.map(state),
     /** What the page shows: one entry a tile. */
     tiles: () =>

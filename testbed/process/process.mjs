@@ -9,12 +9,19 @@ import { createServer } from "node:net";
 const STOP_GRACE_MS = 5_000;
 
 const running = new Set();
+const closers = new Set();
 let closing = false;
 
-/** Stops every Process in the reverse order of their start, and lets none start any more. */
+/** Has stopAll run this after the programs ended; for what must not outlive the runner, whichever way it ends. */
+export function atEnd(close) {
+  closers.add(close);
+}
+
+/** Stops every Process in the reverse order of their start, lets none start any more, and runs what atEnd was given. */
 export async function stopAll() {
   closing = true;
   for (const process of [...running].reverse()) await process.stop();
+  for (const close of [...closers].reverse()) await close();
 }
 
 export class Process {

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { Site } from "../elementcall/site.mjs";
 import { Homeserver } from "../homeservers/homeserver.mjs";
 import { goProgram, say } from "../process/cache.mjs";
-import { freePorts, Process } from "../process/process.mjs";
+import { atEnd, freePorts, Process } from "../process/process.mjs";
 
 export class Stack {
   #closers = [];
@@ -34,10 +34,13 @@ export class Stack {
   async #start({ kind, logs, names, widget, elementCall, rooms }) {
     await mkdir(logs, { recursive: true });
     this.directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
-    this.#closers.push(() => rm(this.directory, { recursive: true, force: true }));
+    const remove = () => rm(this.directory, { recursive: true, force: true });
+    this.#closers.push(remove);
+    atEnd(remove);
 
     const [http, admin, udp, tcp] = await freePorts(4);
     this.callserverURL = `http://127.0.0.1:${http}`;
+    this.adminURL = `http://127.0.0.1:${admin}`;
     /** What the transports answer and every membership event must name. */
     this.serviceURL = `${this.callserverURL}/livekit/jwt`;
 
@@ -83,6 +86,19 @@ export class Stack {
     for (const [name, { encrypted }] of Object.entries(rooms)) {
       this.rooms[name] = await first.createRoom({ name, encrypted, invite: others });
       for (const user of others) await user.join(this.rooms[name]);
+    }
+  }
+
+  /** Writes what callserver says of itself, to find out why. Never throws. */
+  async report(directory) {
+    for (const [path, name] of [
+      ["/metrics", "callserver.metrics"],
+      ["/debug/pprof/goroutine?debug=2", "callserver.goroutines"],
+    ]) {
+      const text = await fetch(this.adminURL + path, { signal: AbortSignal.timeout(5_000) })
+        .then((response) => response.text())
+        .catch((error) => `${path}: ${error.message}\n`);
+      await writeFile(join(directory, name), text);
     }
   }
 

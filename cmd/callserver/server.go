@@ -144,23 +144,31 @@ func (s *server) work() []func(context.Context) error {
 }
 
 // close takes the parts down in the order in which clients notice: they are told, then the doors close, then media ends.
-// Parts that were never wired are passed over.
+// Who does not leave until ctx ends is cut off, which is no error. Parts that were never wired are passed over.
 func (s *server) close(ctx context.Context) error {
 	s.draining.Store(true)
 	var errs []error
+	end := func(what string, err error) {
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			s.log.Warn("cut off who did not leave in time", "part", what)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("close %s: %w", what, err))
+		}
+	}
 	if s.client != nil {
-		errs = append(errs, s.client.Close(ctx))
+		end("clients", s.client.Close(ctx))
 	}
 	if s.authoriser != nil {
-		errs = append(errs, s.authoriser.Close())
+		end("authoriser", s.authoriser.Close())
 	}
 	for _, l := range []*edge.Listener{s.public, s.admin} {
 		if l != nil {
-			errs = append(errs, l.Close(ctx))
+			end("http", l.Close(ctx))
 		}
 	}
 	if s.engine != nil {
-		errs = append(errs, s.engine.Close())
+		end("media", s.engine.Close())
 	}
 	return errors.Join(errs...)
 }

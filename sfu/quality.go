@@ -153,6 +153,9 @@ func (p *Participant) upstreamLocked(now time.Time) path {
 		if t.expectedLocked() {
 			expected++
 			silent = silent && now.Sub(r.seen) >= lostAfter
+			if now.Sub(r.seen) >= qualityInterval {
+				up.penalty = 100
+			}
 		}
 		silent = silent && got == 0
 	}

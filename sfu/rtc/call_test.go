@@ -270,5 +270,6 @@ func (m *member) leave() {
 	close(m.stop)
 	m.loop.Wait()
 	m.peer.Close()
+	synctest.Wait() // Pion closing both ends at one instant waits for a timer under a lock: virtual time would stand still
 	m.Client.Close()
 }

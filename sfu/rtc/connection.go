@@ -27,6 +27,7 @@ type connection struct {
 	ssrc   uint32 // ours, as the sender of feedback
 
 	state atomic.Uint32 // State
+	gone  atomic.Bool   // the client closed it
 
 	mu        sync.Mutex
 	described bool                      // a remote description is set
@@ -56,6 +57,10 @@ func (p *Peer) newConnection(t Target) (*connection, error) {
 	pc.OnICECandidate(c.gathered)
 	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { c.stateChanged() })
 	pc.OnDataChannel(func(d *webrtc.DataChannel) { p.opened(c, d) })
+	pc.SCTP().OnClose(func(error) {
+		c.gone.Store(true)
+		c.stateChanged()
+	})
 	if t == Publisher {
 		pc.OnTrack(p.onTrack)
 	}
@@ -82,9 +87,11 @@ func (c *connection) stateChanged() {
 		webrtc.PeerConnectionStateConnected:    Connected,
 		webrtc.PeerConnectionStateDisconnected: Disconnected,
 		webrtc.PeerConnectionStateFailed:       FailedState,
-		webrtc.PeerConnectionStateClosed:       FailedState, // by the client: a close of ours does not come here
 		webrtc.PeerConnectionStateConnecting:   Connecting,
 	}[c.pc.ConnectionState()]
+	if c.gone.Load() {
+		next, known = FailedState, true // a close of ours does not come here
+	}
 	previous := State(c.state.Load())
 	changed := known && next != previous
 	if changed {

@@ -137,6 +137,7 @@ func newSettings(o Options, p *ports) (webrtc.SettingEngine, error) {
 	s.SetReceiveMTU(receiveMTU)
 	s.SetSCTPMaxMessageSize(maxMessageSize)
 	s.EnableSCTPZeroChecksum(false)
+	s.DisableCloseByDTLS(true) // connections are closed by their owner; that the client closed is an event
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetIgnoreRidPauseForRecv(true)
 

@@ -32,7 +32,7 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 	p := &Participant{
 		room: rm, sid: newSID("PA_"), identity: m.Identity, joinedAt: b.now, queue: newQueue(),
 		member: m, subscriptions: make(map[SID]*subscription),
-		publications: publications{allowAll: true},
+		publications: publications{audience: audience{all: true}},
 	}
 	p.member.Attributes = maps.Clone(m.Attributes)
 	if former := rm.byIdentity[m.Identity]; former != nil {

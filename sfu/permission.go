@@ -49,7 +49,7 @@ func (p *Participant) permitLocked(perm Permission, b *batch) {
 func (p *Participant) Permissions(all bool, list []TrackPermission, now time.Time) {
 	b := batch{now: now}
 	p.room.mu.Lock()
-	p.publications.allowAll, p.publications.allowed = all, slices.Clone(list)
+	p.publications.audience = newAudience(all, list)
 	for _, t := range p.publications.tracks {
 		for _, q := range p.room.members {
 			if s := q.subscriptions[t.info.SID]; s != nil {
@@ -63,14 +63,52 @@ func (p *Participant) Permissions(all bool, list []TrackPermission, now time.Tim
 
 // letsLocked reports whether p lets who have its track. Recorders are exempt.
 func (p *Participant) letsLocked(who *Participant, sid SID) bool {
-	if p.publications.allowAll || who.member.Permission.Recorder {
-		return true
-	}
-	for _, a := range p.publications.allowed {
-		if (a.Participant != "" && a.Participant == who.sid || a.Identity != "" && a.Identity == who.identity) &&
-			(a.All || slices.Contains(a.Tracks, sid)) {
-			return true
+	a := &p.publications.audience
+	return a.all || who.member.Permission.Recorder || a.bySID[who.sid].has(sid) || a.byIdentity[who.identity].has(sid)
+}
+
+// audience is who may subscribe to a publisher's tracks.
+type audience struct {
+	all        bool
+	bySID      map[SID]*choice
+	byIdentity map[Identity]*choice
+}
+
+// choice is some of a publisher's tracks; nil is none.
+type choice struct {
+	all    bool
+	tracks map[SID]struct{}
+}
+
+func newAudience(all bool, list []TrackPermission) audience {
+	a := audience{all: all, bySID: make(map[SID]*choice), byIdentity: make(map[Identity]*choice)}
+	for i := range list {
+		if l := &list[i]; l.Participant != "" {
+			a.bySID[l.Participant] = a.bySID[l.Participant].with(l)
+		}
+		if l := &list[i]; l.Identity != "" {
+			a.byIdentity[l.Identity] = a.byIdentity[l.Identity].with(l)
 		}
 	}
-	return false
+	return a
+}
+
+// with adds what a permission names.
+func (c *choice) with(l *TrackPermission) *choice {
+	if c == nil {
+		c = &choice{tracks: make(map[SID]struct{}, len(l.Tracks))}
+	}
+	c.all = c.all || l.All
+	for _, sid := range l.Tracks {
+		c.tracks[sid] = struct{}{}
+	}
+	return c
+}
+
+func (c *choice) has(sid SID) bool {
+	if c == nil {
+		return false
+	}
+	_, ok := c.tracks[sid]
+	return ok || c.all
 }

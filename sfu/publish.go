@@ -12,11 +12,12 @@ import (
 
 // What one participant may have waiting, and how long names may be (bytes).
 const (
-	maxPending = 20
-	maxTracks  = 100
-	maxName    = 256
-	maxLayers  = 8
-	maxStreams = 3 // simulcast streams of a track
+	maxPending  = 20
+	maxTracks   = 100
+	maxName     = 256
+	maxLayers   = 8
+	maxFeatures = 16
+	maxStreams  = 3 // simulcast streams of a track
 )
 
 // The layer modes and audio features of the client protocol that matter here.
@@ -65,7 +66,7 @@ func (p *Participant) checkRequestLocked(req *TrackRequest) error {
 	case req.SID != "": // a second codec beside the first: subscribers all receive the first
 		return ErrUnsupported
 	case len(req.Name) > maxName || len(req.CID) > maxName || len(req.Stream) > maxName,
-		len(req.Layers) > maxLayers || len(req.Codecs) > maxLayers || len(req.AudioFeatures) > maxName:
+		len(req.Layers) > maxLayers || len(req.Codecs) > maxLayers || len(req.AudioFeatures) > maxFeatures || len(req.PacketTrailer) > maxFeatures:
 		return ErrLimit
 	}
 	for i := range req.Codecs {

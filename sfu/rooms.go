@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"errors"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (r *Rooms) Join(id RoomID, m Member, now time.Time) (*Participant, error) {
 			rm = r.findOrCreate(id, now)
 		}
 		p, err := rm.join(m, now)
-		if err != errRoomClosed {
+		if !errors.Is(err, errRoomClosed) {
 			return p, err
 		}
 		r.forget(rm)

@@ -30,8 +30,7 @@ type publications struct {
 	pending []*track // asked for, not negotiated
 	queued  []TrackRequest
 
-	allowAll bool
-	allowed  []TrackPermission
+	audience audience
 }
 
 // match returns the track, announced or pending, that the client knows as cid.

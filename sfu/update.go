@@ -19,7 +19,7 @@ func (p *Participant) Mute(sid SID, muted bool, now time.Time) error {
 
 // UpdateAudioTrack replaces the features of an audio track. It fails with ErrNotFound and ErrLimit.
 func (p *Participant) UpdateAudioTrack(sid SID, features []int32, now time.Time) error {
-	if len(features) > maxName {
+	if len(features) > maxFeatures {
 		return ErrLimit
 	}
 	features = slices.Clone(features)

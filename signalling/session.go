@@ -211,9 +211,9 @@ func (s *Session) UpdateVideoTrack(track sfu.SID, width, height uint32) error {
 }
 
 // SendData sends a message to the data channels of those identities, or of everybody else in the room if there are
-// none. It never blocks.
-func (s *Session) SendData(payload []byte, reliable bool, to []sfu.Identity) {
-	s.part.SendData(payload, reliable, to)
+// none. It never blocks, and the payload must not be written afterwards. The error is one of sfu's.
+func (s *Session) SendData(payload []byte, reliable bool, to []sfu.Identity) error {
+	return s.part.SendData(payload, reliable, to)
 }
 
 // Resume has everything told again to a client that comes back, and its connections negotiated anew.

@@ -28,7 +28,11 @@ type pairing struct {
 	section rtc.Section
 }
 
-func (u *uplinks) ask(a *asked) { u.asked = append(u.asked, a) }
+// ask remembers an announcement. One that is repeated before it was sent takes the place of the former.
+func (u *uplinks) ask(a *asked) {
+	u.asked = slices.DeleteFunc(u.asked, func(old *asked) bool { return old.track == a.track && old.mid == "" })
+	u.asked = append(u.asked, a)
+}
 
 // forget drops everything of a track, sent or not.
 func (u *uplinks) forget(track sfu.SID) {

@@ -53,6 +53,12 @@ func TestUplinksMatch(t *testing.T) {
 			{offer: []rtc.Section{video("7", "v2"), video("8", "x")}},
 			{ask: "v2", matched: map[string]sfu.SID{"7": "TR_v2", "8": "TR_v1"}},
 		}},
+		{"announced twice", []step{
+			{ask: "v1"},
+			{ask: "v1"},
+			{offer: []rtc.Section{video("7", "v1")}, matched: map[string]sfu.SID{"7": "TR_v1"}},
+			{offer: []rtc.Section{video("7", "v1"), video("8", "x")}},
+		}},
 		{"repeated offer", []step{
 			{ask: "a1"},
 			{offer: []rtc.Section{audio("7", "a1")}, matched: map[string]sfu.SID{"7": "TR_a1"}},

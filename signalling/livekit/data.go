@@ -41,11 +41,12 @@ func (c *client) data(e signalling.Data) {
 		return
 	}
 	out, err := proto.Marshal(&packet)
+	if err == nil {
+		err = c.sess.SendData(out, e.Reliable, to)
+	}
 	if err != nil {
 		c.log.Debug("data not forwarded", "err", err)
-		return
 	}
-	c.sess.SendData(out, e.Reliable, to)
 }
 
 // inSequence reports whether a reliable message is new: after a resume clients repeat what may have been lost.

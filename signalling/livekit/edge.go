@@ -31,7 +31,7 @@ type Edge struct {
 	counts counters
 
 	// alive ends the websockets that outlast the deadline of Close: a hijacked connection has no context of its own.
-	alive context.Context
+	alive context.Context //nolint:containedctx // see above
 	halt  context.CancelFunc
 
 	running sync.WaitGroup // handlers of websockets, loops of clients

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"errors"
 	"net/url"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestJoinRequestBomb(t *testing.T) {
 	if len(bomb) > 64<<10 {
 		t.Fatalf("bomb of %d bytes is none", len(bomb))
 	}
-	if _, err := decodeJoinRequest(bomb); err != errJoinRequestTooLarge {
+	if _, err := decodeJoinRequest(bomb); !errors.Is(err, errJoinRequestTooLarge) {
 		t.Errorf("got %v, want %v", err, errJoinRequestTooLarge)
 	}
 }

@@ -9,6 +9,7 @@ import "encoding/binary"
 
 const (
 	maxTemplates     = 64
+	maxTargets       = 32
 	mandatorySize    = 3
 	extendedFlagsEnd = 29 // bits: the mandatory fields and five flags
 )
@@ -32,7 +33,8 @@ type structure struct {
 	targets   uint8 // number of decode targets, 1 to 32
 	templates uint8
 	template  [maxTemplates]template
-	end       int // bit where the active decode targets mask would follow
+	target    [maxTargets]Limit // the highest layers each decode target is made of
+	end       int               // bit where the active decode targets mask would follow
 }
 
 type template struct {
@@ -81,7 +83,7 @@ func (d *Dependency) describe(dd []byte, f *Frame) error {
 		}
 	}
 	f.Spatial, f.Temporal = t.spatial, t.temporal
-	f.Sync = f.KeyFrame || d.current.joins(&t)
+	f.Joins = d.current.joins(&t)
 	return nil
 }
 
@@ -101,25 +103,30 @@ func (d *Dependency) replace(r *bits, number uint16) error {
 // lateStructure is how many frames back a structure is taken for a late packet rather than for a sender that began anew.
 const lateStructure = 600
 
-// joins reports whether the frame's temporal layer can be joined with it: some decode target for just this layer may switch here.
-func (s *structure) joins(t *template) bool {
+// joins returns the temporal layers, a bit each, that can be begun with a frame: the decode targets of its spatial layer that may switch here.
+func (s *structure) joins(t *template) (layers uint8) {
 	for target := range s.targets {
-		spatial, temporal := s.layer(target)
-		if spatial == t.spatial && temporal == t.temporal {
-			return t.indication(target) == dtiSwitch
+		if t.indication(target) != dtiSwitch {
+			continue
+		}
+		if of := s.target[target]; of.Spatial == t.spatial {
+			layers |= 1 << of.Temporal
 		}
 	}
-	return false
+	return layers
 }
 
-// layer returns the highest layers that a decode target is made of.
-func (s *structure) layer(target uint8) (spatial, temporal int8) {
-	for i := range s.templates {
-		if t := &s.template[i]; t.indication(target) != dtiNotPresent {
-			spatial, temporal = max(spatial, t.spatial), max(temporal, t.temporal)
+// layers finds out what each decode target is made of.
+func (s *structure) layers() {
+	for target := range s.targets {
+		var of Limit
+		for i := range s.templates {
+			if t := &s.template[i]; t.indication(target) != dtiNotPresent {
+				of = Limit{max(of.Spatial, t.spatial), max(of.Temporal, t.temporal)}
+			}
 		}
+		s.target[target] = of
 	}
-	return spatial, temporal
 }
 
 func (s *structure) parse(r *bits) error {
@@ -148,6 +155,7 @@ func (s *structure) parse(r *bits) error {
 	for i := range s.templates {
 		s.template[i].indications = r.indications(s.targets)
 	}
+	s.layers()
 	for range s.templates { // frame differences
 		for r.flag() && !r.over {
 			r.skip(4)

@@ -13,11 +13,11 @@ var (
 
 // A Frame is what one packet says about the frame it is a part of.
 type Frame struct {
-	KeyFrame bool // a decoder can start with this packet: it is the first of a key frame
-	Intra    bool // like KeyFrame if no packet of the same timestamp came before: H.264 and H.265 slices without their parameter sets
-	Start    bool // first packet of a frame; unknown (false) for H.264 and H.265
-	End      bool // last packet of a frame; of a layer's frame where there are spatial layers
-	Sync     bool // the frame's temporal layer can be joined here
+	KeyFrame bool  // a decoder can start with this packet: it is the first of a key frame
+	Intra    bool  // like KeyFrame if no packet of the same timestamp came before: H.264 and H.265 slices without their parameter sets
+	Start    bool  // first packet of a frame; unknown (false) for H.264 and H.265
+	End      bool  // last packet of a frame; of a layer's frame where there are spatial layers
+	Joins    uint8 // temporal layers, a bit each, that a receiver of those below can begin with this frame
 
 	Spatial, Temporal int8 // 0 where the payload does not say
 
@@ -75,11 +75,13 @@ func describeVP9(b []byte, f *Frame) error {
 		if len(b) < at+1 {
 			return ErrShort
 		}
-		f.Temporal, f.Spatial, f.Sync = int8(b[at]>>5), int8(b[at]>>1&7), b[at]&0x10 != 0
+		f.Temporal, f.Spatial = int8(b[at]>>5), int8(b[at]>>1&7)
+		if b[at]&0x10 != 0 { // U: what comes above this layer does not look back beyond here
+			f.Joins = 0xfe << f.Temporal
+		}
 	}
 	f.Start, f.End = start, end
 	f.KeyFrame = start && !predicted && f.Spatial == 0
-	f.Sync = f.Sync || f.KeyFrame
 	return nil
 }
 
@@ -90,6 +92,5 @@ func describeAV1(b []byte, f *Frame) error {
 	}
 	f.KeyFrame = b[0]&0x88 == 0x08 // N, and not a continuation
 	f.Start = f.KeyFrame
-	f.Sync = f.KeyFrame
 	return nil
 }

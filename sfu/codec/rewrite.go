@@ -52,7 +52,7 @@ const maskPresent = 0x40
 func (s *structure) activeTargets(limit Limit) (active, all uint32) {
 	for target := range s.targets {
 		all |= 1 << target
-		if spatial, temporal := s.layer(target); spatial <= limit.Spatial && temporal <= limit.Temporal {
+		if of := s.target[target]; of.Spatial <= limit.Spatial && of.Temporal <= limit.Temporal {
 			active |= 1 << target
 		}
 	}

@@ -138,6 +138,8 @@ func describeVP8(payload []byte, f *Frame) error {
 		return err
 	}
 	f.KeyFrame, f.Start, f.Temporal = d.KeyFrame, d.Start, int8(d.Temporal)
-	f.Sync = d.Sync || d.KeyFrame
+	if d.Sync {
+		f.Joins = 1 << d.Temporal
+	}
 	return nil
 }

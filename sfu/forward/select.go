@@ -71,8 +71,12 @@ func (s *selection) follow(in *inbound, newFrame bool) {
 		limit.Temporal = min(limit.Temporal, s.target.Temporal)
 		limit.Spatial = min(limit.Spatial, s.target.Spatial)
 	}
-	if next := limit.Temporal + 1; in.frame.Sync && in.frame.Start && in.frame.Temporal == next && next <= s.target.Temporal {
-		limit.Temporal = next
+	if in.frame.Joins != 0 && in.frame.Start && in.frame.Spatial == 0 && in.frame.Temporal <= limit.Temporal+1 {
+		for t := limit.Temporal + 1; t <= min(s.target.Temporal, maxTemporal); t++ {
+			if in.frame.Joins&(1<<t) != 0 {
+				limit.Temporal = t
+			}
+		}
 	}
 	if limit != s.limit {
 		s.setLimit(limit, in)

@@ -5,20 +5,27 @@ import (
 	"strings"
 )
 
+// Header extensions that are answered. They are the same whichever side sends: a browser offers on later sections only
+// what earlier answers of the kind kept, and Chrome then refuses its own simulcast offer for want of rids.
+var (
+	audioExtensions = []string{uriMID, uriAudioLevel, uriCaptureTime}
+	videoExtensions = []string{uriMID, uriRID, uriRepairedRID, uriTransportCC, uriDependency, uriCaptureTime}
+)
+
 // receive plans the answer to a section that the client sends on: one codec, the wanted one if it is offered, else the
 // first of our order, and its retransmissions.
 func (s *section) receive(w Want, allowRED bool) *plan {
 	p := &plan{direction: "recvonly"}
 	if s.kind == audio {
 		p.codecs = s.audioCodecs(w, allowRED)
-		p.exts = s.extensions(uriMID, uriAudioLevel, uriCaptureTime)
+		p.exts = s.extensions(audioExtensions...)
 		return p
 	}
 	if c := s.pick(w.Mime); c != nil {
 		p.codecs = []planCodec{{c.format, c.payload, c.rtx, c.fmtp,
 			common(append([]string{"transport-cc"}, videoFeedback...), c.feedback)}}
 	}
-	p.exts = s.extensions(uriMID, uriRID, uriRepairedRID, uriTransportCC, uriDependency, uriCaptureTime)
+	p.exts = s.extensions(videoExtensions...)
 	if s.exts[uriMID] != 0 && s.exts[uriRID] != 0 { // without them simulcast streams cannot be told apart
 		p.rids = s.rids
 	}
@@ -109,10 +116,9 @@ func (c *offeredCodec) rank() int {
 // long as none does, with everything that both sides know.
 func (s *section) answerSending(d *downlink) *plan {
 	p := &plan{direction: "sendonly"}
-	if s.kind == audio {
-		p.exts = s.extensions(uriCaptureTime)
-	} else {
-		p.exts = s.extensions(uriDependency, uriCaptureTime)
+	p.exts = s.extensions(audioExtensions...)
+	if s.kind == video {
+		p.exts = s.extensions(videoExtensions...)
 	}
 	if d == nil {
 		for i := range s.codecs {

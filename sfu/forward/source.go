@@ -144,9 +144,11 @@ func (s *Source) ReceptionReport(spatial int8, now time.Time) (rtcp.ReceptionRep
 	at := s.since(now)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	report, ok := st.reception.Report(at)
-	report.SSRC = st.ssrc
-	return report, ok
+	r, ok := st.reception.Report(at)
+	return rtcp.ReceptionReport{
+		SSRC: st.ssrc, FractionLost: r.FractionLost, TotalLost: r.Lost, LastSequenceNumber: r.HighestSequenceNumber,
+		Jitter: r.Jitter, LastSenderReport: r.LastSenderReport, Delay: r.Delay,
+	}, ok
 }
 
 // SetRTT tells the round trip time to the publisher.

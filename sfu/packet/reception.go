@@ -2,16 +2,22 @@ package packet
 
 // Hot path: see ARCHITECTURE.md#packet
 
-import (
-	"time"
-
-	"github.com/pion/rtcp"
-)
+import "time"
 
 const (
 	maxCumulativeLost = 1<<23 - 1       // 24-bit signed field
 	maxTransitJump    = 3 * time.Second // a longer one is a pause or a new clock, not jitter
 )
+
+// Report is a report block (RFC 3550 §6.4.1) without the SSRC.
+type Report struct {
+	FractionLost          uint8  // of 256, since the report before
+	Lost                  uint32 // cumulative, 24 bits
+	HighestSequenceNumber uint32 // with the cycles in the high half
+	Jitter                uint32 // RTP units
+	LastSenderReport      uint32 // middle bits of its NTP time
+	Delay                 uint32 // since then, in 1/65536 s
+}
 
 // Reception keeps the statistics of one received stream for its reports (RFC 3550 §6.4.1, §A.3, §A.8). Not safe for concurrent use. Times
 // are since any fixed origin.
@@ -87,17 +93,17 @@ func (r *Reception) Jitter() time.Duration {
 	return time.Duration(r.jitter>>4) * time.Second / time.Duration(r.rate)
 }
 
-// Report returns the report block and starts the next interval; false before the first packet. The caller fills in the SSRC.
-func (r *Reception) Report(now time.Duration) (rtcp.ReceptionReport, bool) {
+// Report returns the report block and starts the next interval; false before the first packet.
+func (r *Reception) Report(now time.Duration) (Report, bool) {
 	if r.first == 0 {
-		return rtcp.ReceptionReport{}, false
+		return Report{}, false
 	}
 	expected := r.highest - r.first + 1
-	report := rtcp.ReceptionReport{
-		LastSequenceNumber: uint32(r.highest - 1<<16), // extended numbers start one cycle up
-		TotalLost:          uint32(min(r.Lost(), maxCumulativeLost)),
-		Jitter:             uint32(r.jitter >> 4),
-		LastSenderReport:   r.reportNTP,
+	report := Report{
+		HighestSequenceNumber: uint32(r.highest - 1<<16), // extended numbers start one cycle up
+		Lost:                  uint32(min(r.Lost(), maxCumulativeLost)),
+		Jitter:                uint32(r.jitter >> 4),
+		LastSenderReport:      r.reportNTP,
 	}
 	interval, seen := int64(expected-r.priorExpected), int64(r.received-r.priorSeen)
 	r.priorExpected, r.priorSeen = expected, r.received

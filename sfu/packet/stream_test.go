@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/pion/rtcp"
 	"pgregory.net/rapid"
 )
 
@@ -217,12 +216,12 @@ func TestReception(t *testing.T) {
 	receive(4, false, ms(400))
 	r.SenderReport(0x0000_1234_5678_0000, ms(500))
 	got, ok := r.Report(ms(1500))
-	want := rtcp.ReceptionReport{FractionLost: 256 / 10, TotalLost: 1, LastSequenceNumber: 65530 + 9, LastSenderReport: 0x12345678, Delay: 1 << 16}
+	want := Report{FractionLost: 256 / 10, Lost: 1, HighestSequenceNumber: 65530 + 9, LastSenderReport: 0x12345678, Delay: 1 << 16}
 	if d := cmp.Diff(want, got); !ok || d != "" {
 		t.Errorf("first report (-want +got):\n%s", d)
 	}
 	receive(10, false, ms(333))
-	if got, _ := r.Report(ms(2500)); got.FractionLost != 0 || got.TotalLost != 1 {
+	if got, _ := r.Report(ms(2500)); got.FractionLost != 0 || got.Lost != 1 {
 		t.Errorf("second report %+v, want no loss in its interval", got)
 	}
 	r.Restart()

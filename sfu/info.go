@@ -136,7 +136,7 @@ type ClientInfo struct {
 	Capabilities              []int32
 }
 
-// Member is who joins: what the token and the client's parameters say.
+// Member is who joins: what the token and the client's parameters say. Its slices must not be written afterwards.
 type Member struct {
 	Identity       Identity
 	Name, Metadata string

@@ -120,7 +120,9 @@ func (r *Rooms) describe(req *TrackRequest, sid SID) TrackInfo {
 	for i, c := range req.Codecs {
 		ci := CodecInfo{CID: c.CID, LayerMode: c.LayerMode, Layers: sortedLayers(c.Layers)}
 		if c.Codec != "" {
-			ci.Mime = r.enabled(prefix, prefix+c.Codec)
+			if ci.Mime = r.enabled(prefix, prefix+c.Codec); !strings.EqualFold(ci.Mime, prefix+c.Codec) {
+				ci.LayerMode = 0 // was meant for another codec
+			}
 		}
 		if i == 0 && len(ci.Layers) == 0 {
 			ci.Layers = info.Layers
@@ -241,6 +243,9 @@ func (t *track) negotiate(m *Media) {
 	}
 	codecs := slices.Clone(t.info.Codecs)
 	codecs[0].Mime, codecs[0].MID, codecs[0].SDPCID, codecs[0].Layers = m.Mime, m.MID, m.SDPCID, t.info.Layers
+	if codecs[0].LayerMode == multipleSpatialPerStream && layerMode(t.codec) != multipleSpatialPerStream {
+		codecs[0].LayerMode = oneSpatialPerStream
+	}
 	t.info.Codecs = codecs
 	if m.SDPCID != "" && !slices.Contains(t.cids, m.SDPCID) {
 		t.cids = append(t.cids, m.SDPCID)

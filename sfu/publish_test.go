@@ -111,7 +111,8 @@ func TestTrackInfoFromRequest(t *testing.T) {
 			"video/VP8", oneSpatialPerStream},
 		{"scalable", TrackRequest{CID: "c", Kind: Video, Source: Camera, Codecs: []CodecRequest{vp9}},
 			TrackInfo{Kind: Video, Source: Camera, Stream: "camera", Layers: vp9.Layers}, "video/VP9", multipleSpatialPerStream},
-		{"codec that is not enabled", TrackRequest{CID: "c", Kind: Video, Source: ScreenShare, Codecs: []CodecRequest{{Codec: "h265"}}},
+		{"codec that is not enabled", TrackRequest{CID: "c", Kind: Video, Source: ScreenShare,
+			Codecs: []CodecRequest{{Codec: "h265", LayerMode: multipleSpatialPerStream}}},
 			TrackInfo{Kind: Video, Source: ScreenShare, Stream: "screen"}, "video/VP8", oneSpatialPerStream},
 	}
 	for _, tt := range tests {

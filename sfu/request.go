@@ -1,6 +1,6 @@
 package sfu
 
-// TrackRequest asks to publish a track (AddTrackRequest of the client protocol).
+// TrackRequest asks to publish a track (AddTrackRequest of the client protocol). Its slices must not be written afterwards.
 type TrackRequest struct {
 	CID, Name, Stream              string
 	SID                            SID // set for a further codec of an existing track

@@ -8,7 +8,7 @@ case ${1:-} in
 race) CGO_ENABLED=1 go test -race -count 10 -timeout 2h ./... ;;
 fuzz) FUZZTIME=${FUZZTIME:-10m} testbed/fuzz.sh ;;
 clients) for i in 1 2 3 4 5; do node testbed/clients/run.mjs; done ;;
-homeservers) for i in 1 2 3 4 5; do node testbed/homeservers/test.mjs; done ;;
+homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
 demo) for server in dendrite synapse; do HOMESERVER=$server CHECK=1 node testbed/demo/main.mjs; done ;;
 *)
 	echo "make long PART=race|fuzz|clients|homeservers|demo" >&2

@@ -38,10 +38,11 @@ suite_web() {
 	prepare_node && make -s web && git diff --exit-code --stat -- web/dist ||
 		{ echo "web: a check failed, or web/dist is not what the sources build (make web, commit)"; return 1; }
 }
-suite_homeservers() { prepare_homeservers && node testbed/homeservers/test.mjs; }
+suite_page() { prepare_browsers && node --test-reporter=spec testbed/page/test.mjs; }
+suite_homeservers() { prepare_homeservers && node --test-reporter=spec testbed/homeservers/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz web homeservers clients)
+all=(build lint go fuzz web page homeservers clients)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

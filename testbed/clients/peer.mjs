@@ -11,7 +11,7 @@ export const people = {
 
 export class Peer {
   constructor(identity, tab, pageUrl, browser) {
-    Object.assign(this, { identity, tab, pageUrl, browser, console: [] });
+    Object.assign(this, { identity, tab, pageUrl, browser, person: people[identity], console: [] });
     tab.page.on('console', (message) => this.console.push(message.text().slice(0, 500)));
     tab.page.on('pageerror', (error) => this.console.push(`page error: ${error.message}`));
   }
@@ -44,7 +44,7 @@ export class Peer {
 
   // publish sends this person's tone and colour.
   async publish(video = {}) {
-    const { color, frequency } = people[this.identity];
+    const { color, frequency } = this.person;
     await this.call('speak', { frequency });
     await this.call('film', { color, ...video });
   }
@@ -79,7 +79,7 @@ export class Peer {
     claim(decoded >= frames, () => `${decoded} of ${frames} video frames decoded (${JSON.stringify(now)})`);
     claim(now.bytesReceived > (base.bytesReceived ?? 0), 'no video bytes');
     claim(now.color && Math.max(...now.color) > 16, 'picture black');
-    const want = people[other.identity]?.color;
+    const want = other.person?.color;
     if (color && want) claim(distance(now.color, want) < 60, `picture is ${now.color}, not ${want}`);
   }
 
@@ -89,7 +89,7 @@ export class Peer {
     const base = before?.sid === now.sid ? before : {};
     claim(now.bytesReceived > (base.bytesReceived ?? 0), 'no audio bytes');
     claim(now.totalAudioEnergy > (base.totalAudioEnergy ?? 0), () => `no sound (${JSON.stringify(now)})`);
-    const want = people[other.identity]?.frequency;
+    const want = other.person?.frequency;
     if (tone && want) claim(Math.abs(now.tone - want) < 50, `tone is ${now.tone} Hz, not ${want}`);
   }
 

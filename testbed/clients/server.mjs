@@ -32,7 +32,7 @@ const dialects = {
   }),
   reference: (s) => ({
     port: s.ports.http, bind_addresses: [s.listen],
-    rtc: { udp_port: s.ports.udp, tcp_port: s.ports.tcp, node_ip: s.address, use_external_ip: false, enable_loopback_candidate: true },
+    rtc: { udp_port: s.ports.udp, tcp_port: s.ports.tcp, node_ip: s.address, use_external_ip: false, enable_loopback_candidate: s.address === '127.0.0.1' },
     keys: { [s.key]: s.secret },
     room: { auto_create: s.autoCreate },
     logging: { level: 'debug' },
@@ -72,6 +72,7 @@ class Server {
 
   // stop ends the process by signal; a SIGTERM that drains may take as long as the clients need to hear of it.
   async stop(signal = 'SIGTERM') {
+    if (this.reference && signal === 'SIGTERM') setTimeout(() => this.child.process.kill(signal), 500); // one alone waits until everybody has left
     return this.child.stop(signal, 15);
   }
 

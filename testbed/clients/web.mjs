@@ -9,8 +9,8 @@ const here = dirname(fileURLToPath(import.meta.url));
 const library = dirname(createRequire(import.meta.url).resolve('livekit-client'));
 const types = { '.html': 'text/html; charset=utf-8', '.mjs': 'text/javascript', '.js': 'text/javascript', '.map': 'application/json' };
 
-// servePages listens on a free port of host and returns {url, close}.
-export async function servePages(host = '127.0.0.1') {
+// servePages listens on a free port of an address and returns {url(host), close}.
+export async function servePages(address = '127.0.0.1') {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url, 'http://page');
     const path = normalize(pathname === '/' ? '/index.html' : pathname);
@@ -22,9 +22,9 @@ export async function servePages(host = '127.0.0.1') {
     });
     stream.once('error', () => response.writeHead(404).end());
   });
-  await new Promise((resolve, reject) => server.once('error', reject).listen(0, host, resolve));
+  await new Promise((resolve, reject) => server.once('error', reject).listen(0, address, resolve));
   return {
-    url: `http://${host}:${server.address().port}/`,
+    url: (host = '127.0.0.1') => `http://${host}:${server.address().port}/`,
     close: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));

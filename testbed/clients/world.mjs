@@ -28,7 +28,8 @@ export class World {
     });
   }
 
-  pages(host = '127.0.0.1') { return this.#once(`pages ${host}`, () => servePages(host)); }
+  // pages serves the peers' page, in a namespace of our own on every address.
+  pages() { return this.#once('pages', () => servePages(this.secondAddress ? '0.0.0.0' : '127.0.0.1')); }
 
   browser(kind) { return this.#once(kind, () => (kind === 'firefox' ? launchFirefox() : launchChromium())); }
 
@@ -64,11 +65,10 @@ class Stage {
     Object.assign(this, { world, name, room: `${name}-${Math.random().toString(36).slice(2, 8)}` });
   }
 
-  // peer opens a page for identity; browser is a kind or a browser of the case's own.
-  async peer(identity, browser = 'chromium') {
+  // peer opens a page for identity; browser is a kind or a browser of the case's own, which may find the page at another address.
+  async peer(identity, browser = 'chromium', pageUrl = undefined) {
     const host = typeof browser === 'string' ? await this.world.browser(browser) : browser;
-    const pages = await this.world.pages(host.pagesOn);
-    const peer = new Peer(identity, await host.page(), pages.url, host.name);
+    const peer = new Peer(identity, await host.page(), pageUrl ?? (await this.world.pages()).url(), host.name);
     this.peers.push(peer);
     return peer.open();
   }

@@ -1,5 +1,7 @@
 import { calls } from './calls.mjs';
 import { media } from './media.mjs';
+import { native } from './native.mjs';
+import { resilience } from './resilience.mjs';
 import { rooms } from './rooms.mjs';
 
-export const allCases = [...calls, ...media, ...rooms];
+export const allCases = [...calls, ...media, ...rooms, ...native, ...resilience];

@@ -43,7 +43,7 @@ export async function startProxy(port) {
 
 // launchBehindLink starts a Chromium whose only network is a link to this namespace. play runs a script of testbed/link on it.
 export async function launchBehindLink(world, stage, pagesUrl) {
-  if (!world.secondAddress) throw new Skip('needs root, for network namespaces and TUN devices');
+  if (!world.ownAddress) throw new Skip('needs root, for network namespaces and TUN devices');
   const binary = await world.build('link', './testbed/link/cmd/link');
   const socket = join(world.directory, `${stage.name.replaceAll(' ', '-')}.socket`);
   const wrapper = join(world.directory, `${stage.name.replaceAll(' ', '-')}.sh`);

@@ -13,20 +13,25 @@ import { parseArgs } from 'node:util';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const repository = resolve(here, '../..');
-const secondAddress = '10.77.1.1';
+const ownAddress = '10.77.1.1';
 const inside = 'CALLSERVER_TESTBED_NAMESPACE';
 
 const { values: options } = parseArgs({
   options: { only: { type: 'string', multiple: true }, list: { type: 'boolean' }, reference: { type: 'string' }, keep: { type: 'boolean' } },
 });
 
-// enterNamespace runs this program again in a network of its own: free ports, no stray traffic, and on its loopback interface the
-// second address and the default route without which Firefox gathers no candidates. Not root, or no right to: stays here, and the cases that need it say so.
+// The network of that namespace: loopback, and one more interface with an address and the default route. Without the address neither
+// the Rust core of rtc-node nor Firefox gathers candidates, without the route Firefox does not.
+const network = `ip link set lo up && ip link add peers type veth peer name elsewhere && ip address add ${ownAddress}/24 dev peers \
+  && ip link set peers up && ip link set elsewhere up && ip route add default dev peers`;
+
+// enterNamespace runs this program again in a network of its own: free ports and no stray traffic. Where it is not root, or may not, it
+// stays here, and the cases that need more than loopback say so.
 function enterNamespace() {
   if (process.env[inside] || process.getuid() !== 0) return;
-  if (spawnSync('unshare', ['--net', 'true']).status !== 0) return;
-  const setUp = `ip link set lo up && ip address add ${secondAddress}/32 dev lo && ip route add default dev lo && exec "$0" "$@"`;
-  const again = spawnSync('unshare', ['--net', 'sh', '-c', setUp, process.execPath, ...process.argv.slice(1)], { stdio: 'inherit', env: { ...process.env, [inside]: secondAddress } });
+  if (spawnSync('unshare', ['--net', 'sh', '-c', network]).status !== 0) return;
+  const again = spawnSync('unshare', ['--net', 'sh', '-c', `${network} && exec "$0" "$@"`, process.execPath, ...process.argv.slice(1)],
+    { stdio: 'inherit', env: { ...process.env, [inside]: ownAddress } });
   process.exit(again.status ?? 1);
 }
 
@@ -47,7 +52,7 @@ async function main() {
   const out = join(repository, 'testbed/out/clients');
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
-  const world = new World({ repository, directory, out, reference: options.reference, secondAddress: process.env[inside] });
+  const world = new World({ repository, directory, out, reference: options.reference, ownAddress: process.env[inside] });
   try {
     return await runCases(cases, world);
   } finally {

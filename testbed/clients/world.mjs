@@ -10,8 +10,8 @@ import { servePages } from './web.mjs';
 export class World {
   #made = new Map();
 
-  constructor({ repository, directory, out, reference, secondAddress }) {
-    Object.assign(this, { repository, directory, out, reference, secondAddress });
+  constructor({ repository, directory, out, reference, ownAddress }) {
+    Object.assign(this, { repository, directory, out, reference, ownAddress });
   }
 
   // once makes a thing the first time it is asked for.
@@ -29,7 +29,7 @@ export class World {
   }
 
   // pages serves the peers' page, in a namespace of our own on every address.
-  pages() { return this.#once('pages', () => servePages(this.secondAddress ? '0.0.0.0' : '127.0.0.1')); }
+  pages() { return this.#once('pages', () => servePages(this.ownAddress ? '0.0.0.0' : '127.0.0.1')); }
 
   browser(kind) { return this.#once(kind, () => (kind === 'firefox' ? launchFirefox() : launchChromium())); }
 

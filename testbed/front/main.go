@@ -130,7 +130,7 @@ func serve(ctx context.Context, handler http.Handler, plain, secure string, cert
 		_ = server.Close() // long polls are open: there is nothing to drain in a testbed
 	}
 	for range pending {
-		<-failed
+		_ = <-failed // the other server says ErrServerClosed
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil

@@ -1,0 +1,270 @@
+package livekit
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"callserver/sfu"
+)
+
+func modes(t *testing.T, run func(t *testing.T, single bool)) {
+	t.Run("one connection", func(t *testing.T) { run(t, true) })
+	t.Run("two connections", func(t *testing.T) { run(t, false) })
+}
+
+// leaves waits for the server's leave.
+func (f *fake) leaves() *livekit.LeaveRequest {
+	f.t.Helper()
+	return heard(f, "leave", func(m *livekit.SignalResponse) (*livekit.LeaveRequest, bool) {
+		return m.GetLeave(), m.GetLeave() != nil
+	})
+}
+
+// A websocket that breaks costs nothing: media goes on, nobody else hears of it, and the client takes up its session.
+func TestResume(t *testing.T) {
+	modes(t, func(t *testing.T, single bool) {
+		n := newNode(t)
+		alice, bob := n.join(t, "alice", single), n.join(t, "bob", true)
+		track := alice.publish("mic", livekit.TrackType_AUDIO, livekit.TrackSource_MICROPHONE)
+		answer := bob.publish("mic", livekit.TrackType_AUDIO, livekit.TrackSource_MICROPHONE)
+		alice.send("mic", opusFrame)
+		bob.send("mic", opusFrame)
+		bob.receives(track, 10)
+		alice.receives(answer, 10)
+
+		alice.drop()
+		bob.receives(track, 10)
+		first := alice.resume()
+		if first.GetReconnect().GetServerInfo().GetVersion() == "" {
+			t.Fatalf("first message is %v, want reconnect", first)
+		}
+		heard(alice, "refresh_token", func(m *livekit.SignalResponse) (string, bool) { return m.GetRefreshToken(), m.GetRefreshToken() != "" })
+		alice.mu.Lock()
+		got := summary(alice.told)[:4]
+		update := alice.told[1].GetUpdate()
+		alice.mu.Unlock()
+		if want := []string{"Reconnect", "Update", "RoomUpdate", "RefreshToken"}; !slices.Equal(got, want) {
+			t.Errorf("told %v, want %v", got, want)
+		}
+		var names []string
+		for _, p := range update.GetParticipants() {
+			names = append(names, p.Identity)
+		}
+		if slices.Sort(names); !update.GetFullSnapshot() || !slices.Equal(names, []string{"alice", "bob"}) {
+			t.Errorf("update after resume holds %v, snapshot %v", names, update.GetFullSnapshot())
+		}
+
+		alice.offer(true) // new ICE credentials
+		bob.receives(track, 20)
+		alice.receives(answer, 20)
+		bob.mu.Lock()
+		defer bob.mu.Unlock()
+		for _, m := range bob.told {
+			for _, p := range m.GetUpdate().GetParticipants() {
+				if p.State == livekit.ParticipantInfo_DISCONNECTED || p.Identity == "alice" && p.Sid != alice.sid {
+					t.Errorf("bob was told %v", p)
+				}
+			}
+		}
+	})
+}
+
+// dial opens a websocket that understands nothing and returns it with its first message.
+func dial(t *testing.T, n *node, path string, query url.Values) (*websocket.Conn, *livekit.SignalResponse) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, n.ws(path+"?"+query.Encode()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ws.CloseNow() })
+	return ws, next(t, ws)
+}
+
+// next reads a message, nil once the websocket is closed.
+func next(t *testing.T, ws *websocket.Conn) *livekit.SignalResponse {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	kind, raw, err := ws.Read(ctx)
+	if err != nil {
+		if websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+			t.Errorf("websocket ended with %v, want a normal closure", err)
+		}
+		return nil
+	}
+	m := &livekit.SignalResponse{}
+	if kind == websocket.MessageText {
+		err = protojson.Unmarshal(raw, m)
+	} else {
+		err = proto.Unmarshal(raw, m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func tell(t *testing.T, ws *websocket.Conn, m *livekit.SignalRequest) {
+	t.Helper()
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := ws.Write(ctx, websocket.MessageBinary, raw); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A session that the server does not know, or that is somebody else's, is answered first and then closed.
+func TestResumeMismatch(t *testing.T) {
+	n := newNode(t)
+	alice := n.join(t, "alice", true)
+	tests := []struct{ name, identity, sid string }{
+		{"unknown", "alice", "PA_unknown"},
+		{"of somebody else", "mallory", alice.sid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ws, first := dial(t, n, "/rtc", url.Values{"access_token": {mint(t, grant(tt.identity))}, "reconnect": {"1"}, "sid": {tt.sid}})
+			leave := first.GetLeave()
+			if leave.GetReason() != livekit.DisconnectReason_STATE_MISMATCH || leave.GetAction() != livekit.LeaveRequest_RECONNECT {
+				t.Errorf("first message %v", first)
+			}
+			if more := next(t, ws); more != nil {
+				t.Errorf("then %v, want the end", more)
+			}
+		})
+	}
+	if n.rooms.Participant("room", "alice") == nil {
+		t.Error("alice is gone")
+	}
+}
+
+// A client whose media was never up is gone with its websocket.
+func TestSignalLostBeforeMedia(t *testing.T) {
+	n := newNode(t)
+	bob := n.join(t, "bob", true)
+	ws, first := dial(t, n, "/rtc", url.Values{"access_token": {mint(t, grant("alice"))}})
+	if first.GetJoin() == nil {
+		t.Fatalf("first message %v", first)
+	}
+	bob.participant("alice", "present", func(*livekit.ParticipantInfo) bool { return true })
+	_ = ws.CloseNow()
+	gone := bob.participant("alice", "gone", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_DISCONNECTED })
+	if gone.DisconnectReason != livekit.DisconnectReason_SIGNAL_CLOSE {
+		t.Errorf("reason %v", gone.DisconnectReason)
+	}
+}
+
+// A client whose media connection dies is told to resume, and is gone when it does not.
+func TestTransportFailed(t *testing.T) {
+	n := newNode(t, func(o *nodeOptions) {
+		o.rtc.ICEKeepalive, o.rtc.ICEDisconnected, o.rtc.ICEFailed = 100*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+	})
+	alice, bob := n.join(t, "alice", true), n.join(t, "bob", true)
+	alice.participant("alice", "active", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_ACTIVE })
+	_ = alice.pub.Close()
+	if leave := alice.leaves(); leave.Action != livekit.LeaveRequest_RESUME {
+		t.Errorf("told %v", leave)
+	}
+	gone := bob.participant("alice", "gone", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_DISCONNECTED })
+	if gone.DisconnectReason != livekit.DisconnectReason_CONNECTION_TIMEOUT {
+		t.Errorf("reason %v", gone.DisconnectReason)
+	}
+}
+
+// A client's leave is answered, and it is out of the room before its websocket closes.
+func TestLeave(t *testing.T) {
+	n := newNode(t)
+	ws, _ := dial(t, n, "/rtc", url.Values{"access_token": {mint(t, grant("alice"))}})
+	tell(t, ws, &livekit.SignalRequest{Message: &livekit.SignalRequest_Leave{Leave: &livekit.LeaveRequest{}}})
+	var leave *livekit.LeaveRequest
+	for m := next(t, ws); m != nil; m = next(t, ws) {
+		if m.GetLeave() != nil {
+			leave = m.GetLeave()
+		}
+	}
+	if leave == nil || leave.Reason != livekit.DisconnectReason_CLIENT_INITIATED || leave.Action != livekit.LeaveRequest_DISCONNECT {
+		t.Errorf("answered %v", leave)
+	}
+	if p := n.rooms.Participant("room", "alice"); p != nil {
+		t.Errorf("still in the room: %v", p.Info())
+	}
+}
+
+func TestDuplicateIdentity(t *testing.T) {
+	n := newNode(t)
+	bob := n.join(t, "bob", true)
+	first := n.join(t, "alice", true)
+	bob.participant("alice", "present", func(p *livekit.ParticipantInfo) bool { return p.Sid == first.sid })
+	second := n.join(t, "alice", false)
+	if leave := first.leaves(); leave.Reason != livekit.DisconnectReason_DUPLICATE_IDENTITY || leave.Action != livekit.LeaveRequest_DISCONNECT {
+		t.Errorf("the first was told %v", leave)
+	}
+	bob.participant("alice", "replaced", func(p *livekit.ParticipantInfo) bool { return p.Sid == second.sid })
+	if _, people, _ := n.rooms.Room("room"); len(people) != 2 {
+		t.Errorf("%d people in the room, want 2", len(people))
+	}
+}
+
+// A server that stops has its clients join again by themselves, and a full-access token makes their room anew.
+func TestRestart(t *testing.T) {
+	strict := func(o *nodeOptions) { o.rooms.AutoCreate = false }
+	old := newNode(t, strict)
+	old.rooms.Create("room", sfu.RoomOptions{}, time.Now())
+	alice := old.join(t, "alice", true)
+	old.stop()
+	if leave := alice.leaves(); leave.Reason != livekit.DisconnectReason_SERVER_SHUTDOWN || leave.Action != livekit.LeaveRequest_RECONNECT {
+		t.Errorf("told %v", leave)
+	}
+
+	fresh := newNode(t, strict)
+	status, body, _ := get(t, fresh.URL+"/rtc/validate?access_token="+alice.token, nil)
+	if status != 404 || !strings.Contains(body, "requested room does not exist") {
+		t.Errorf("without the right to create: %d %q", status, body)
+	}
+	full := grant("alice")
+	full.FullAccess = true
+	again := fresh.joinAs(t, full, true)
+	raw := again.token
+	kept, err := testKeys.Verify(raw, time.Now())
+	if err != nil || !kept.FullAccess {
+		t.Errorf("the refreshed token lost its right: %+v, %v", kept, err)
+	}
+}
+
+// A client that speaks JSON is answered in JSON.
+func TestText(t *testing.T) {
+	n := newNode(t)
+	ws, _ := dial(t, n, "/rtc", url.Values{"access_token": {mint(t, grant("alice"))}})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := ws.Write(ctx, websocket.MessageText, []byte(`{"pingReq":{"timestamp":"42"},"later":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		kind, raw, err := ws.Read(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(raw), "pongResp") {
+			if kind != websocket.MessageText || !strings.Contains(strings.ReplaceAll(string(raw), " ", ""), `"lastPingTimestamp":"42"`) {
+				t.Errorf("got %v %s", kind, raw)
+			}
+			return
+		}
+	}
+}

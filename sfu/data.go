@@ -92,7 +92,7 @@ func (p *Participant) SendData(payload []byte, reliable bool, to []Identity) err
 	return err
 }
 
-// receiversLocked returns where a message from sender goes; sender nil is the server.
+// receiversLocked returns where a message from sender goes.
 func (rm *room) receiversLocked(sender *Participant, to []Identity) []*dataSink {
 	if len(to) == 0 {
 		out := make([]*dataSink, 0, len(rm.members))
@@ -115,19 +115,4 @@ func (rm *room) receiversLocked(sender *Participant, to []Identity) []*dataSink 
 		}
 	}
 	return out
-}
-
-// SendData routes a message of the server itself to everyone in the room, or to those named in to. It fails with ErrNotFound.
-func (r *Rooms) SendData(id RoomID, payload []byte, reliable bool, to []Identity) error {
-	rm := r.find(id)
-	if rm == nil {
-		return ErrNotFound
-	}
-	rm.mu.Lock()
-	receivers := rm.receiversLocked(nil, to)
-	rm.mu.Unlock()
-	for _, d := range receivers {
-		d.write(reliable, payload)
-	}
-	return nil
 }

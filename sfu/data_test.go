@@ -66,9 +66,6 @@ func TestDataRouting(t *testing.T) {
 			}
 		})
 	}
-	if err := st.rooms.SendData("room", []byte("s"), true, nil); err != nil || len(channels[0].take()) != 1 {
-		t.Errorf("from the server: %v", err)
-	}
 	quiet := st.join("quiet", func(m *Member) { m.Permission.CanPublishData = false })
 	if err := quiet.SendData([]byte("x"), true, nil); !errors.Is(err, ErrNotAllowed) {
 		t.Errorf("without permission: %v", err)

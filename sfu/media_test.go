@@ -196,7 +196,6 @@ func TestQualityFollowsReceiverReports(t *testing.T) {
 	if q := alice.connection.quality; q != Excellent {
 		t.Errorf("alice has no loss, quality is %v", q)
 	}
-	bob.SetTransportStats(time.Second, st.now)
 	if q := delayPenalty(time.Second, 0); q < 30 {
 		t.Errorf("a round trip of one second costs %f", q)
 	}

@@ -311,7 +311,9 @@ func TestEverybodySeesTheRoomAsItIs(t *testing.T) {
 		}
 		rt.Repeat(w.actions())
 		s := w.rooms.Stats()
-		w.rooms.CloseAll(ServerShutdown, w.now)
+		if err := w.rooms.Delete("room", w.now); err != nil {
+			rt.Fatal(err)
+		}
 		after := w.rooms.Stats()
 		if after.Participants+after.Tracks+after.Subscriptions != 0 || after.Joins != after.Leaves {
 			rt.Fatalf("stats %+v, after closing everything %+v", s, after)

@@ -30,13 +30,6 @@ func (p *Participant) SID() SID { return p.sid }
 // Identity returns who it is.
 func (p *Participant) Identity() Identity { return p.identity }
 
-// Client returns what the client said of itself when it joined.
-func (p *Participant) Client() ClientInfo {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	return p.member.Client
-}
-
 // Ready is readable when there are events to read.
 func (p *Participant) Ready() <-chan struct{} { return p.queue.ready }
 

@@ -26,7 +26,6 @@ type connection struct {
 	known   bool
 	quality ConnectionQuality
 	score   float64
-	rtt     time.Duration
 	voice   voice
 }
 
@@ -43,13 +42,6 @@ func (r *reception) start(now time.Time) { *r = reception{seen: now} }
 // excuse starts the wait for packets anew, after a change that may stop them for a while.
 func (r *reception) excuse(now time.Time) { r.seen = now }
 
-// SetTransportStats tells the round trip time of the participant's transport, where it is known better than from RTCP reports.
-func (p *Participant) SetTransportStats(rtt time.Duration, now time.Time) {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	p.connection.rtt = rtt
-}
-
 func (rm *room) qualityDueLocked(b *batch) {
 	for _, p := range rm.members {
 		if p.connection.at.IsZero() {
@@ -65,7 +57,7 @@ func (rm *room) qualityDueLocked(b *batch) {
 func (p *Participant) judgeLocked(b *batch) {
 	up := p.upstreamLocked(b.now)
 	down := p.downstreamLocked()
-	rtt := max(p.connection.rtt, up.rtt, down.rtt)
+	rtt := max(up.rtt, down.rtt)
 	score := max(100-delayPenalty(rtt, max(up.jitter, down.jitter))-max(up.penalty, down.penalty), worst)
 	c := &p.connection
 	if c.known {

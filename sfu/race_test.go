@@ -43,7 +43,7 @@ func TestManyAtOnce(t *testing.T) {
 	wg.Wait()
 	close(stop)
 	ticking.Wait()
-	rooms.CloseAll(ServerShutdown, start)
+	_ = rooms.Delete("room", start) // it may have ended by itself
 	if s := rooms.Stats(); s.Participants+s.Tracks+s.Subscriptions+s.Rooms != 0 || s.Joins != s.Leaves {
 		t.Errorf("stats after everything was closed: %+v", s)
 	}

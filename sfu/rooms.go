@@ -179,14 +179,6 @@ func (r *Rooms) Delete(id RoomID, now time.Time) error {
 	return nil
 }
 
-// CloseAll closes every room, telling everyone why.
-func (r *Rooms) CloseAll(why Reason, now time.Time) {
-	for _, rm := range r.all() {
-		rm.close(why, now)
-		r.forget(rm)
-	}
-}
-
 // List returns every room, ordered by name.
 func (r *Rooms) List() []RoomInfo {
 	rooms := r.all()

@@ -39,7 +39,11 @@ func (c Codec) Describe(payload, dd []byte, marker bool, state *Dependency, f *F
 	}
 	switch c {
 	case VP8:
-		return describeVP8(payload, f)
+		d, err := ParseVP8(payload)
+		if err == nil {
+			*f = d.Frame(marker)
+		}
+		return err
 	case VP9:
 		return describeVP9(payload, f)
 	case H264:

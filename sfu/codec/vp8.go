@@ -132,14 +132,11 @@ func (d *VP8Descriptor) Append(b []byte) []byte {
 	return b
 }
 
-func describeVP8(payload []byte, f *Frame) error {
-	d, err := ParseVP8(payload)
-	if err != nil {
-		return err
-	}
-	f.KeyFrame, f.Start, f.Temporal = d.KeyFrame, d.Start, int8(d.Temporal)
+// Frame returns what the descriptor says about the frame.
+func (d *VP8Descriptor) Frame(marker bool) Frame {
+	f := Frame{KeyFrame: d.KeyFrame, Start: d.Start, End: marker, Temporal: int8(d.Temporal)}
 	if d.Sync {
 		f.Joins = 1 << d.Temporal
 	}
-	return nil
+	return f
 }

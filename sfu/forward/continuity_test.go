@@ -114,7 +114,7 @@ func TestContinuity(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
 				s := newStudio(rt, t)
 				s.attach()
-				for frame := range uint32(120) {
+				for frame := range uint32(60) {
 					s.act()
 					s.tick(lossy, frame)
 				}

@@ -130,8 +130,10 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 func (st *stream) place(in *inbound) bool {
 	p := in.packet
 	if st.epoch == 0 || p.SSRC != st.ssrc {
+		if st.epoch > 0 {
+			st.clock.Store(nil) // it was the other one's
+		}
 		st.restart(in)
-		st.clock.Store(nil)
 		st.ssrc = p.SSRC
 		return true
 	}
@@ -195,14 +197,15 @@ func (st *stream) restart(in *inbound) {
 // describe reads the payload; false if it is of no use to anybody.
 func (st *stream) describe(in *inbound, c codec.Codec) bool {
 	p := in.packet
-	// An error leaves the frame at layer 0, which is forwarded: the receiver may know better.
-	err := c.Describe(p.Payload, p.DependencyDescriptor, p.Marker, st.dependency, &in.frame)
 	if c == codec.VP8 {
-		if err != nil { // its descriptor must be rewritten, so it must be readable
+		var err error
+		if in.vp8, err = codec.ParseVP8(p.Payload); err != nil { // it must be rewritten, so it must be readable
 			return false
 		}
-		in.vp8, _ = codec.ParseVP8(p.Payload)
-		in.picture = st.order.widen(&in.vp8)
+		in.frame, in.picture = in.vp8.Frame(p.Marker), st.order.widen(&in.vp8)
+	} else {
+		// An error leaves the frame at layer 0, which is forwarded: the receiver may know better.
+		_ = c.Describe(p.Payload, p.DependencyDescriptor, p.Marker, st.dependency, &in.frame)
 	}
 	if in.frame.Intra && p.Timestamp != st.pace.timestamp {
 		in.frame.KeyFrame = true

@@ -69,5 +69,5 @@ type SourceOptions struct {
 type SinkOptions struct {
 	Target Layer // ignored for audio
 	Paused bool  // start paused: SetTarget starts it
-	RTX    bool  // retransmissions go out on a stream of their own
+	RTX    bool  // retransmissions go out on a stream of their own, and are counted there
 }

@@ -44,6 +44,10 @@ func (k *Sink) SenderReport(now time.Time) (sr rtcp.SenderReport, ok bool) {
 		PacketCount: uint32(k.counts.Packets),
 		OctetCount:  uint32(k.counts.Bytes),
 	}
+	if !k.rtx { // then what was sent again counts for the same stream
+		sr.PacketCount += uint32(k.counts.Retransmitted)
+		sr.OctetCount += uint32(k.counts.Repeated)
+	}
 	k.reports.sent[k.reports.next] = sentReport{ntp: uint32(sr.NTPTime >> 16), at: at}
 	k.reports.next = (k.reports.next + 1) % len(k.reports.sent)
 	return sr, true

@@ -158,6 +158,22 @@ func TestSpeech(t *testing.T) {
 	hear("stale", false, 0, 0)
 }
 
+func TestResendsCountWithoutRTX(t *testing.T) {
+	for rtx, want := range map[bool]uint32{true: 3, false: 5} {
+		cs := newCameras(t, 1)
+		var r receiver
+		k := cs.Attach(&r, SinkOptions{Target: MaxTemporal(0), RTX: rtx})
+		cs.SenderReport(Layer{}, 1<<60, 0, cs.now)
+		cs.run(3)
+		gs := r.take()
+		k.Nack(seqs(gs[:2]), cs.now)
+		sr, _ := k.SenderReport(cs.now)
+		if per := uint32(len(gs[0].bytes)); sr.PacketCount != want || sr.OctetCount != want*per {
+			t.Errorf("RTX %t: %d packets, %d bytes; want %d of %d bytes each", rtx, sr.PacketCount, sr.OctetCount, want, per)
+		}
+	}
+}
+
 // TestPausesAreNotLosses: discontinuous transmission and mute leave gaps in time, not in the numbers.
 func TestPausesAreNotLosses(t *testing.T) {
 	w := newWorld(t, SourceOptions{Codec: codec.Opus})

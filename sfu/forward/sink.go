@@ -15,6 +15,7 @@ import (
 type Sink struct {
 	source      *Source
 	writer      Writer
+	rtx         bool
 	writeErrors atomic.Uint64
 
 	mu        sync.Mutex
@@ -32,7 +33,7 @@ type Sink struct {
 }
 
 func newSink(s *Source, w Writer, o SinkOptions) *Sink {
-	k := &Sink{source: s, writer: w}
+	k := &Sink{source: s, writer: w, rtx: o.RTX}
 	k.choice = selection{target: o.Target, paused: o.Paused, stream: -1}
 	if !s.options.Video {
 		k.choice.target = MaxTemporal(0)
@@ -276,6 +277,7 @@ func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
 	}
 	k.mu.Lock()
 	k.counts.Retransmitted++
+	k.counts.Repeated += uint64(len(o.Head) + len(o.Payload))
 	k.mu.Unlock()
 }
 

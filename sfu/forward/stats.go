@@ -32,7 +32,8 @@ type SinkStats struct {
 	Bitrate         int64  // bits/s of RTP payload over the last full second, 0 when it stopped
 	Dropped         uint64 // packets of the current stream held back: temporal or spatial layers, padding
 	Nacked          uint64 // packets the receiver asked for again
-	Retransmitted   uint64
+	Retransmitted   uint64 // sent again
+	Repeated        uint64 // bytes of RTP payload sent again
 	Unavailable     uint64 // asked for, no longer (or not yet) in the history
 	KeyFrameWanted  uint64 // PLI and FIR from the receiver
 	Switches        uint64 // changes of spatial layer

@@ -45,9 +45,10 @@ type client struct {
 	done      chan struct{} // closed when the loop has ended
 
 	grant    token.Grant
-	protocol int32 // ClientInfo.protocol
-	pipe     *pipe // nil while the client is detached
-	text     bool  // the client speaks JSON
+	sdk      string // ClientInfo.sdk in lower case
+	protocol int32  // ClientInfo.protocol
+	pipe     *pipe  // nil while the client is detached
+	text     bool   // the client speaks JSON
 	refresh  time.Time
 	deadline time.Time // when the client is given up; zero = not
 	sequence uint32    // of the last reliable data message taken from the client
@@ -81,7 +82,7 @@ func newClient(ctx context.Context, e *Edge, a admission, p *pipe) (*client, err
 		return nil, err
 	}
 	c := &client{
-		edge: e, sess: sess, grant: a.grant, pipe: p, protocol: info.Protocol,
+		edge: e, sess: sess, grant: a.grant, pipe: p, sdk: info.SDK, protocol: info.Protocol,
 		log:       e.log.With("room", a.grant.Room, "identity", a.grant.Identity, "participant", sess.SID()),
 		resumes:   make(chan resumption),
 		dismissed: make(chan struct{}),
@@ -167,15 +168,18 @@ func (c *client) expire(now time.Time) {
 	}
 }
 
-// take handles one frame. Whatever it makes go wrong in here ends this client and no other.
+// recovered is deferred where a client's bytes are worked on: what they make go wrong ends this client and no other.
+func (c *client) recovered() {
+	if what := recover(); what != nil {
+		c.edge.counts.panics.Add(1)
+		c.log.Error("panic in request", "panic", what, "stack", string(debug.Stack()))
+		c.finish(sfu.StateMismatch, livekit.LeaveRequest_RECONNECT)
+	}
+}
+
+// take handles one frame.
 func (c *client) take(f frame) {
-	defer func() {
-		if what := recover(); what != nil {
-			c.edge.counts.panics.Add(1)
-			c.log.Error("panic in request", "panic", what, "stack", string(debug.Stack()))
-			c.finish(sfu.StateMismatch, livekit.LeaveRequest_RECONNECT)
-		}
-	}()
+	defer c.recovered()
 	var req livekit.SignalRequest
 	if err := decode(f, &req); err != nil {
 		c.log.Debug("frame not understood", "bytes", len(f.data), "err", err)
@@ -195,7 +199,7 @@ func decode(f frame, req *livekit.SignalRequest) error {
 
 // send queues a message to the client; without a connection it is lost, and resuming makes up for it.
 func (c *client) send(m *livekit.SignalResponse) {
-	if c.pipe == nil {
+	if c.pipe == nil || !c.understands(m) {
 		return
 	}
 	f := frame{text: c.text}
@@ -214,6 +218,18 @@ func (c *client) send(m *livekit.SignalResponse) {
 		c.log.Warn("connection cut", "why", "client does not read", "queued", downQueue)
 		c.hangUp()
 	}
+}
+
+// understands reports whether the client survives the message: Rust SDKs of former protocols stop at an unknown one.
+func (c *client) understands(m *livekit.SignalResponse) bool {
+	if c.sdk != "rust" || c.protocol >= 10 {
+		return true
+	}
+	switch m.Message.(type) {
+	case *livekit.SignalResponse_TrackSubscribed, *livekit.SignalResponse_RequestResponse:
+		return false
+	}
+	return true
 }
 
 // hangUp closes the connection once the client has read what was sent; the session goes on.
@@ -269,7 +285,8 @@ func (c *client) resume(r resumption) {
 		c.deadline = time.Now().Add(repairWithin)
 	}
 	c.log.Info("participant resumed", "why", r.admission.hello.ReconnectReason.String())
-	c.pipe, c.text, c.grant = r.pipe, false, r.admission.grant
+	c.pipe, c.text = r.pipe, false
+	c.grant.Validity = r.admission.grant.Validity // what it allows was settled when the client joined
 	c.sendReconnect()
 	c.sess.Resume()
 	if c.failing.cutResume {

@@ -17,6 +17,7 @@ const (
 // data routes a message of the client to the others. Who sent it and by which channel is what we know, never what the
 // message says; everything else in it goes on as it came, fields of later protocol versions included.
 func (c *client) data(e signalling.Data) {
+	defer c.recovered()
 	if e.Label != reliableLabel && e.Label != lossyLabel {
 		return
 	}

@@ -29,7 +29,7 @@ type fake struct {
 	grant  token.Grant
 	single bool
 
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the life of the fake, which its test ends
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 	pub    *webrtc.PeerConnection // the only one with v1

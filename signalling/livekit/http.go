@@ -19,6 +19,9 @@ const (
 	maxMetadata   = 512 << 10 // bytes
 	maxAttributes = 64 << 10  // bytes of all keys and values together
 
+	// requestID names the header by which the listener numbers requests.
+	requestID = "X-Request-Id"
+
 	// firstMessage is how long a session may take to say its first word before the client is refused.
 	firstMessage = 10 * time.Second
 )
@@ -250,8 +253,13 @@ func (e *Edge) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if refusal.Code == signalling.Internal {
 		level = e.log.Error
 	}
-	level("client refused", "path", r.URL.Path, "status", status, "err", refusal)
-	plain(w, status, refusal.Text)
+	id := r.Header.Get(requestID)
+	level("client refused", "path", r.URL.Path, "status", status, "request", id, "err", refusal)
+	text := refusal.Text
+	if refusal.Code == signalling.Internal && id != "" {
+		text += " (request " + id + ")"
+	}
+	plain(w, status, text)
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -246,6 +246,28 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// What a client says of itself is in its next token, or a full reconnect would undo it.
+func TestTokenFollowsMetadata(t *testing.T) {
+	n := newNode(t)
+	g := grant("alice")
+	g.CanUpdateOwnMetadata, g.Metadata = true, "old"
+	alice := n.joinAs(t, g, true)
+	alice.say(&livekit.SignalRequest{Message: &livekit.SignalRequest_UpdateMetadata{UpdateMetadata: &livekit.UpdateParticipantMetadata{
+		Metadata: "new", Attributes: map[string]string{"hand": "up"}, RequestId: 3,
+	}}})
+	ok := heard(alice, "request_response", func(m *livekit.SignalResponse) (*livekit.RequestResponse, bool) {
+		return m.GetRequestResponse(), m.GetRequestResponse() != nil
+	})
+	if ok.RequestId != 3 || ok.Reason != livekit.RequestResponse_OK {
+		t.Errorf("answered %v", ok)
+	}
+	alice.until("a token that says so", func() bool {
+		g, err := testKeys.Verify(alice.token, time.Now())
+		return err == nil && g.Metadata == "new" && g.Attributes["hand"] == "up" && g.CanUpdateOwnMetadata
+	})
+	alice.participant("alice", "changed", func(p *livekit.ParticipantInfo) bool { return p.Metadata == "new" && p.Attributes["hand"] == "up" })
+}
+
 // A client that speaks JSON is answered in JSON.
 func TestText(t *testing.T) {
 	n := newNode(t)

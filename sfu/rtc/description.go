@@ -81,6 +81,9 @@ func parseDescription(text string) (*description, error) {
 	}
 	seen := map[string]bool{}
 	for _, m := range d.parsed.MediaDescriptions {
+		if _, ok := m.Attribute("extmap-allow-mixed"); ok { // Firefox says it in every section
+			d.mixed = true
+		}
 		s, err := d.section(m)
 		if err != nil {
 			return nil, fmt.Errorf("%w: section %q: %w", ErrBadDescription, s.mid, err)

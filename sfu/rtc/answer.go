@@ -57,7 +57,9 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 	answer.ID = id
 	p.client.release()
 	p.round.answered++
-	p.answeredOffer()
+	if p.options.Single {
+		p.settled() // what we send was negotiated with it
+	}
 	return answer, nil
 }
 

@@ -45,11 +45,13 @@ func bubble(t *testing.T, f func(w *world)) {
 		if w.engine, err = rtc.New(rtc.Options{Net: host, UDPPort: 7881}); err != nil {
 			t.Fatal(err)
 		}
+		defer w.net.Stop()
+		defer func() {
+			if err := w.engine.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		f(w)
-		if err := w.engine.Close(); err != nil {
-			t.Error(err)
-		}
-		w.net.Stop()
 	})
 }
 
@@ -152,6 +154,8 @@ func (m *member) handle(e rtc.Event) {
 	m.mu.Unlock()
 	switch e := e.(type) {
 	case rtc.CandidateGathered:
+		m.negotiation.Lock() // a session sends the answer first
+		defer m.negotiation.Unlock()
 		m.Client.Candidate(e.Target == rtc.Subscriber, e.Init)
 	case rtc.OfferReady:
 		if err := m.peer.Answer(e.ID, m.Client.Answer(e.SDP)); err != nil {

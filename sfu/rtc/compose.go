@@ -28,8 +28,9 @@ type planCodec struct {
 }
 
 type planExt struct {
-	id  uint8
-	uri string
+	id        uint8
+	uri       string
+	direction string // ours, if restricted
 }
 
 // sending identifies a track that we send.
@@ -54,10 +55,11 @@ func compose(pion string, plans map[string]*plan, mixed bool) (string, error) {
 	var attributes []sdp.Attribute
 	for _, a := range d.Attributes {
 		switch a.Key {
-		case "fingerprint", "ice-options", "ice-lite":
+		case "fingerprint":
 			attributes = append(attributes, a)
 		}
 	}
+	attributes = append(attributes, sdp.NewAttribute("ice-options", "trickle"))
 	var bundle []string
 	for _, m := range d.MediaDescriptions {
 		mid, _ := m.Attribute("mid")
@@ -112,7 +114,11 @@ func (p *plan) write(m *sdp.MediaDescription) {
 		c.write(m)
 	}
 	for _, e := range p.exts {
-		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", e.id, e.uri))
+		id := strconv.Itoa(int(e.id))
+		if e.direction != "" {
+			id += "/" + e.direction
+		}
+		m.WithValueAttribute("extmap", id+" "+e.uri)
 	}
 	for _, rid := range p.rids {
 		m.WithValueAttribute("rid", rid+" recv")
@@ -165,12 +171,21 @@ func common(ours, offered []string) []string {
 	return out
 }
 
-// extensions picks the header extensions of uris that the section offers.
+// extensions picks the header extensions of uris that the section offers, in the direction that answers the client's.
 func (s *section) extensions(uris ...string) []planExt {
 	var out []planExt
 	for _, uri := range uris {
-		if id := s.exts[uri]; id != 0 {
-			out = append(out, planExt{id, uri})
+		e := planExt{id: s.exts[uri], uri: uri}
+		switch s.oneWay[uri] {
+		case "sendonly":
+			e.direction = "recvonly"
+		case "recvonly":
+			e.direction = "sendonly"
+		case "inactive":
+			continue
+		}
+		if e.id != 0 {
+			out = append(out, e)
 		}
 	}
 	return out

@@ -45,11 +45,12 @@ type section struct {
 	sends    bool
 	receives bool
 	codecs   []offeredCodec
-	exts     map[string]uint8 // header extension uri -> id
-	cid      string           // msid track id
-	stream   string           // msid stream id
-	rids     []string         // lowest resolution first
-	ssrcs    []uint32         // primaries in order of appearance
+	exts     map[string]uint8  // header extension uri -> id
+	oneWay   map[string]string // header extension uri -> direction, where the client restricts it
+	cid      string            // msid track id
+	stream   string            // msid stream id
+	rids     []string          // lowest resolution first
+	ssrcs    []uint32          // primaries in order of appearance
 }
 
 // offeredCodec is a codec that can be forwarded, under the client's payload type.
@@ -99,7 +100,7 @@ func parseDescription(text string) (*description, error) {
 
 // section reads one media section.
 func (d *description) section(m *sdp.MediaDescription) (*section, error) {
-	s := &section{media: m, exts: map[string]uint8{}}
+	s := &section{media: m, exts: map[string]uint8{}, oneWay: map[string]string{}}
 	s.mid, _ = m.Attribute("mid")
 	if s.mid == "" || len(s.mid) > maxToken {
 		return s, fmt.Errorf("no usable a=mid")
@@ -121,8 +122,9 @@ func (d *description) section(m *sdp.MediaDescription) (*section, error) {
 	s.readStreams()
 	for _, a := range m.Attributes {
 		if a.Key == "extmap" {
-			if id, uri, ok := parseExtmap(a.Value); ok {
+			if id, direction, uri, ok := parseExtmap(a.Value); ok {
 				s.exts[uri] = id
+				s.oneWay[uri] = direction
 			}
 		}
 	}
@@ -149,17 +151,17 @@ func (d *description) direction(m *sdp.MediaDescription) (sends, receives bool) 
 }
 
 // parseExtmap reads `id[/direction] uri [attributes]` (RFC 8285 §8).
-func parseExtmap(value string) (id uint8, uri string, ok bool) {
+func parseExtmap(value string) (id uint8, direction, uri string, ok bool) {
 	fields := strings.Fields(value)
 	if len(fields) < 2 {
-		return 0, "", false
+		return 0, "", "", false
 	}
-	number, _, _ := strings.Cut(fields[0], "/")
+	number, direction, _ := strings.Cut(fields[0], "/")
 	n, err := strconv.ParseUint(number, 10, 8)
 	if err != nil || n == 0 || n == 15 {
-		return 0, "", false
+		return 0, "", "", false
 	}
-	return uint8(n), fields[1], true
+	return uint8(n), direction, fields[1], true
 }
 
 // readCodecs keeps the codecs that can be forwarded, in the order offered.

@@ -162,9 +162,9 @@ func (s *slot) offered() *plan {
 	feedback := audioFeedback
 	if s.kind == video {
 		format, feedback = findFormat("video/VP8"), videoFeedback
-		p.exts = []planExt{{ownDependency, uriDependency}}
+		p.exts = []planExt{{id: ownDependency, uri: uriDependency}}
 	}
-	p.exts = append(p.exts, planExt{ownCaptureTime, uriCaptureTime})
+	p.exts = append(p.exts, planExt{id: ownCaptureTime, uri: uriCaptureTime})
 	stereo := ""
 	if s.downlink != nil {
 		p.direction = "sendonly"
@@ -206,7 +206,7 @@ func (p *Peer) Answer(id uint32, sdp string) (err error) {
 	for _, sl := range o.slots {
 		p.settle(sl, d.find(sl.mid))
 	}
-	p.answeredOffer()
+	p.settled()
 	return nil
 }
 

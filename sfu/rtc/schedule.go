@@ -12,10 +12,9 @@ const (
 
 // schedule says when the next negotiation of what we send is due. Guarded by Peer.mu.
 type schedule struct {
-	due    time.Time // zero = nothing to do
-	last   time.Time // end of the last negotiation
-	asked  time.Time // single mode: SectionsNeeded is outstanding since then
-	offers int       // single mode: client offers seen when it was asked
+	due   time.Time // zero = nothing to do
+	last  time.Time // end of the last negotiation
+	asked time.Time // single mode: SectionsNeeded is outstanding since then
 }
 
 // want asks for a negotiation after the debounce.
@@ -41,8 +40,8 @@ func (s *schedule) take(now time.Time) bool {
 	return true
 }
 
-// answeredOffer follows every finished exchange: what is still missing is asked for.
-func (p *Peer) answeredOffer() {
+// settled follows every finished exchange about what we send: what is still missing is asked for.
+func (p *Peer) settled() {
 	now := time.Now()
 	waiting := false
 	for _, d := range *p.downlinks.Load() {
@@ -82,7 +81,7 @@ func (p *Peer) ask(now time.Time) {
 	p.negotiation.Lock()
 	defer p.negotiation.Unlock()
 	if p.round.answered == 0 {
-		return // answeredOffer looks again
+		return // settled looks again
 	}
 	missing, changed := map[kind]int{}, false
 	for _, d := range *p.downlinks.Load() {

@@ -1,0 +1,163 @@
+package rtc
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func FuzzDescription(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.sdp")
+	if err != nil || len(files) == 0 {
+		f.Fatal("no seeds", err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := parseDescription(text)
+		if err != nil {
+			return
+		}
+		plans := map[string]*plan{}
+		for _, s := range d.sections {
+			switch {
+			case s.kind == application:
+			case s.sends:
+				plans[s.mid] = s.receive(Want{Stereo: true}, true)
+			default:
+				plans[s.mid] = s.answerSending(nil)
+			}
+			if len(s.rids) > maxLayers {
+				t.Fatalf("%d rids", len(s.rids))
+			}
+		}
+		inner, err := d.inner()
+		if err != nil {
+			return
+		}
+		if _, err := d.innerAnswer(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := compose(inner, plans, d.mixed); err != nil {
+			t.Fatalf("%v\n%s", err, inner)
+		}
+	})
+}
+
+func FuzzTransportSequence(f *testing.F) {
+	one := []byte{0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 1, 0x31, 0x12, 0x34, 0}
+	two := []byte{0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0x10, 0, 0, 1, 3, 2, 0x12, 0x34}
+	for _, b := range [][]byte{one, two} {
+		if seq, ok := transportSequence(b, 3); !ok || seq != 0x1234 {
+			f.Fatalf("%x: got %x %v", b, seq, ok)
+		}
+		if _, ok := transportSequence(b, 4); ok {
+			f.Fatalf("%x: found an extension that is not there", b)
+		}
+		f.Add(b, uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, id uint8) {
+		if seq, ok := transportSequence(b, id); ok && !strings.Contains(string(b), string(binary.BigEndian.AppendUint16(nil, seq))) {
+			t.Fatalf("%x: found %x", b, seq)
+		}
+	})
+}
+
+func TestOrderOfLayers(t *testing.T) {
+	for _, c := range []struct{ offered, want string }{
+		{"q h f", "q h f"}, {"f h q", "q h f"}, {"h q", "q h"}, {"2 1 0", "2 1 0"}, {"0 1 2", "2 1 0"},
+		{"low mid high", "low mid high"}, {"a b c d", "a b c"}, {"", ""}, {"q q", "q"},
+	} {
+		got := orderRIDs(strings.Fields(c.offered))
+		if !slices.Equal(got, strings.Fields(c.want)) {
+			t.Errorf("%q: got %q, want %q", c.offered, got, c.want)
+		}
+	}
+}
+
+// section makes a one-section offer of the lines.
+func sectionOf(t *testing.T, first string, lines ...string) *section {
+	t.Helper()
+	text := "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:u\r\na=setup:actpass\r\nm=" + first +
+		"\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\n"
+	for _, l := range lines {
+		text += "a=" + l + "\r\n"
+	}
+	d, err := parseDescription(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.sections[0]
+}
+
+func TestChoiceOfCodec(t *testing.T) {
+	video := sectionOf(t, "video 9 UDP/TLS/RTP/SAVPF 100 101 102 103 104 105 106 107", "sendonly",
+		"rtpmap:100 VP9/90000", "fmtp:100 profile-id=2", "rtpmap:101 VP9/90000", "fmtp:101 profile-id=0",
+		"rtpmap:102 H264/90000", "fmtp:102 packetization-mode=0;profile-level-id=42e01f",
+		"rtpmap:103 H264/90000", "fmtp:103 packetization-mode=1;profile-level-id=64001f",
+		"rtpmap:104 H264/90000", "fmtp:104 packetization-mode=1;profile-level-id=42001f",
+		"rtpmap:105 rtx/90000", "fmtp:105 apt=104", "rtpmap:106 VP8/90000", "rtcp-fb:* nack", "rtcp-fb:106 goog-remb",
+		"rtpmap:107 unknown/90000")
+	for _, c := range []struct {
+		want         string
+		payload, rtx uint8
+	}{{"video/VP9", 101, 0}, {"video/h264", 104, 105}, {"", 106, 0}, {"video/AV1", 106, 0}} {
+		p := video.receive(Want{Mime: c.want}, false)
+		if len(p.codecs) != 1 || p.codecs[0].payload != c.payload || p.codecs[0].rtx != c.rtx {
+			t.Errorf("%q: got %+v, want %d with %d", c.want, p.codecs, c.payload, c.rtx)
+		}
+		if d := cmp.Diff([]string{"nack"}, p.codecs[0].feedback); d != "" {
+			t.Errorf("feedback: %s", d)
+		}
+	}
+	audio := sectionOf(t, "audio 9 UDP/TLS/RTP/SAVPF 63 111 0", "sendonly", "rtpmap:111 opus/48000/2", "rtpmap:63 red/48000/2",
+		"fmtp:63 111/111")
+	for _, c := range []struct {
+		name string
+		want Want
+		red  bool
+		fmtp string
+		n    int
+	}{
+		{"plain", Want{}, false, "minptime=10;useinbandfec=1;usedtx=1", 1},
+		{"no dtx", Want{DisableDTX: true}, false, "minptime=10;useinbandfec=1", 1},
+		{"stereo", Want{DisableDTX: true, Stereo: true}, false, "minptime=10;useinbandfec=1;stereo=1;maxaveragebitrate=510000", 1},
+		{"red", Want{DisableDTX: true}, true, "minptime=10;useinbandfec=1", 2},
+		{"red, encrypted", Want{DisableDTX: true, Encrypted: true}, true, "minptime=10;useinbandfec=1", 1},
+		{"red, not wanted", Want{DisableDTX: true, DisableRED: true}, true, "minptime=10;useinbandfec=1", 1},
+	} {
+		p := audio.receive(c.want, c.red)
+		last := p.codecs[len(p.codecs)-1]
+		if len(p.codecs) != c.n || last.fmtp != c.fmtp || last.payload != 111 {
+			t.Errorf("%s: got %+v", c.name, p.codecs)
+		}
+	}
+}
+
+func TestStreamsOfSections(t *testing.T) {
+	s := sectionOf(t, "video 9 UDP/TLS/RTP/SAVPF 96", "sendonly", "rtpmap:96 VP8/90000", "ssrc-group:SIM 1 2 3",
+		"ssrc-group:FID 3 4", "ssrc:1 cname:x", "ssrc:2 cname:x", "ssrc:3 msid:stream track", "ssrc:4 cname:x")
+	if d := cmp.Diff([]uint32{1, 2, 3}, s.ssrcs); d != "" || s.cid != "track" || s.stream != "stream" {
+		t.Errorf("got %q %q %s", s.cid, s.stream, d)
+	}
+	inner := s.inner(nil)
+	var got []string
+	for _, a := range inner.Attributes {
+		if strings.HasPrefix(a.Key, "ssrc") {
+			got = append(got, a.Key+":"+a.Value)
+		}
+	}
+	if d := cmp.Diff([]string{"ssrc-group:FID 3 4", "ssrc:3 cname:-"}, got); d != "" {
+		t.Errorf("Pion is told (-want +got):\n%s", d)
+	}
+}

@@ -104,6 +104,9 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 	if err := ctx.Err(); err != nil {
 		return nil, Wrong(err)
 	}
+	if err := s.Check(g); err != nil { // before the peer, which costs far more
+		return nil, err
+	}
 	m := member(g, o)
 	peer, err := s.engine.NewPeer(rtc.PeerOptions{
 		Single:     o.Single,

@@ -39,7 +39,10 @@ suite_web() {
 		{ echo "web: a check failed, or web/dist is not what the sources build (make web, commit)"; return 1; }
 }
 suite_page() { prepare_browsers && node --test-reporter=spec testbed/page/test.mjs; }
-suite_homeservers() { prepare_homeservers && node --test-reporter=spec testbed/homeservers/test.mjs; }
+suite_homeservers() {
+	prepare_homeservers && node --test-reporter=spec testbed/homeservers/test.mjs &&
+		node --test --test-reporter=spec testbed/homeservers/connection.mjs
+}
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
 all=(build lint go fuzz web page homeservers clients)

@@ -26,14 +26,15 @@ export async function prepare() {
 
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
- * @param {{directory: string, port: number, serverName: string, secret: string, log: string}} options
- *   directory: for keys, databases and configuration; secret: registration_shared_secret
+ * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], log: string}} options
+ *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
+ *   application services
  */
-export async function start({ directory, port, serverName, secret, log }) {
+export async function start({ directory, port, serverName, secret, registrations, log }) {
   const bin = await programs();
   await run([join(bin, "generate-keys"), "--private-key", join(directory, "matrix_key.pem")]);
   const file = join(directory, "dendrite.yaml");
-  await writeFile(file, configuration({ directory, serverName, secret }));
+  await writeFile(file, configuration({ directory, serverName, secret, registrations }));
   const server = new Process(
     "dendrite",
     [join(bin, "dendrite"), "--config", file, "--http-bind-address", `127.0.0.1:${port}`],
@@ -43,7 +44,7 @@ export async function start({ directory, port, serverName, secret, log }) {
   return server;
 }
 
-function configuration({ directory, serverName, secret }) {
+function configuration({ directory, serverName, secret, registrations }) {
   const database = (name) => `{connection_string: "file:${directory}/${name}.db"}`;
   return `version: 2
 global:
@@ -56,7 +57,7 @@ client_api:
   guests_disabled: true
   registration_shared_secret: "${secret}"
   rate_limiting: {enabled: false}
-app_service_api: {database: ${database("appservice")}}
+app_service_api: {database: ${database("appservice")}, config_files: ${JSON.stringify(registrations)}}
 federation_api: {database: ${database("federation")}, disable_tls_validation: false}
 key_server: {database: ${database("keyserver")}}
 media_api: {base_path: "${directory}/media", database: ${database("media")}}

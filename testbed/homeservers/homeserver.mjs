@@ -6,7 +6,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import { goProgram } from "../process/cache.mjs";
-import { freePorts, Process } from "../process/process.mjs";
+import { freePorts, Process, run } from "../process/process.mjs";
 
 const kinds = { dendrite: () => import("../dendrite/dendrite.mjs"), synapse: () => import("../synapse/synapse.mjs") };
 
@@ -112,9 +112,10 @@ export class Homeserver {
 
   /**
    * Starts the front and the homeserver; callserver need not run yet.
-   * @param {{directory: string, logs: string, callserver: string}} options callserver: its base URL
+   * @param {{directory: string, logs: string, callserver: string, registrations?: string[]}} options
+   *   callserver: its base URL; registrations: files of application services
    */
-  async start({ directory, logs, callserver }) {
+  async start({ directory, logs, callserver, registrations = [] }) {
     this.authority = join(directory, "ca.pem");
     const front = new Process(
       "front",
@@ -137,9 +138,20 @@ export class Homeserver {
         port: this.ports.server,
         serverName: this.name,
         secret: this.#secret,
+        registrations,
         log: join(logs, `${this.kind}.log`),
       }),
     );
+  }
+
+  /**
+   * Writes the registrations that callserver gives to operators, into a directory, and returns their files.
+   * @param {string} directory
+   * @param {string} url receives the events of the narrow one
+   */
+  async registrations(directory, url) {
+    await run([await goProgram("testbed/registrations"), "-server", this.name, "-url", url, "-directory", directory]);
+    return { narrow: join(directory, "narrow.yaml"), wide: join(directory, "wide.yaml") };
   }
 
   /** Registers a user by the shared secret, which both kinds take, and returns the login. */

@@ -28,14 +28,15 @@ export async function prepare() {
 
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
- * @param {{directory: string, port: number, serverName: string, secret: string, log: string}} options
- *   directory: for keys, databases and configuration; secret: registration_shared_secret
+ * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], log: string}} options
+ *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
+ *   application services
  */
-export async function start({ directory, port, serverName, secret, log }) {
+export async function start({ directory, port, serverName, secret, registrations, log }) {
   const python = join(await environment(), "bin", "python");
   const file = join(directory, "homeserver.yaml");
   const logging = join(directory, "logging.yaml");
-  await writeFile(file, configuration({ directory, port, serverName, secret, logging }));
+  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, logging }));
   await writeFile(
     logging,
     "version: 1\nhandlers: {console: {class: logging.StreamHandler}}\nroot: {level: WARNING, handlers: [console]}\n",
@@ -49,7 +50,7 @@ export async function start({ directory, port, serverName, secret, log }) {
   return server;
 }
 
-function configuration({ directory, port, serverName, secret, logging }) {
+function configuration({ directory, port, serverName, secret, registrations, logging }) {
   const generous = "{per_second: 1000, burst_count: 1000}";
   return `server_name: "${serverName}"
 pid_file: "${directory}/synapse.pid"
@@ -75,6 +76,8 @@ experimental_features:
   msc3266_enabled: true
   msc4222_enabled: true
   msc4354_enabled: true
+  msc4502_enabled: true
+app_service_config_files: ${JSON.stringify(registrations)}
 rc_message: ${generous}
 rc_delayed_event_mgmt: ${generous}
 rc_registration: ${generous}

@@ -1,0 +1,71 @@
+package homeserver
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	tolerated  = 3 // failures in a row
+	firstPause = 500 * time.Millisecond
+	maxPause   = 15 * time.Second
+)
+
+// A breaker stops asking a homeserver that does not answer:
+//
+//	closed --(3 failures in a row)--> open --(pause over: one request)--> closed, or open for twice as long
+//
+// Whoever was allowed says how it ended: succeeded, failed or abandoned. Safe for concurrent use; the zero value is
+// closed.
+type breaker struct {
+	mu       sync.Mutex
+	failures int
+	pause    time.Duration
+	until    time.Time // open until then
+	probing  bool      // the one request after a pause is on its way
+}
+
+func (b *breaker) allow(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures < tolerated {
+		return true
+	}
+	if b.probing || now.Before(b.until) {
+		return false
+	}
+	b.probing = true
+	return true
+}
+
+func (b *breaker) succeeded() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failures, b.pause, b.probing = 0, 0, false
+}
+
+// abandoned notes that nobody waited for the answer, which says nothing about the homeserver.
+func (b *breaker) abandoned() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probing = false
+}
+
+// failed notes that nobody answered and reports whether this opened the breaker.
+func (b *breaker) failed(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures >= tolerated && !b.probing {
+		return false // sent before it opened
+	}
+	b.failures++
+	if b.failures < tolerated {
+		return false
+	}
+	b.probing = false
+	b.pause = min(maxPause, max(firstPause, 2*b.pause))
+	// Several servers may have lost the same homeserver: come back at different moments.
+	b.until = now.Add(b.pause*3/4 + rand.N(b.pause/2))
+	return b.failures == tolerated
+}

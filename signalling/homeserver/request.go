@@ -1,0 +1,177 @@
+package homeserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.mau.fi/util/retryafter"
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/id"
+)
+
+var (
+	// ErrNoPrivilege means that no registration allows what was asked.
+	ErrNoPrivilege = errors.New("no registration allows it")
+	// ErrUnavailable means that the homeserver gave no usable answer now and may give one later: it is down, slow, or
+	// limits our rate.
+	ErrUnavailable = errors.New("the homeserver does not answer")
+)
+
+// An Error is what a homeserver answered, or why it did not. It never contains a token, a delay id or a query.
+type Error struct {
+	Op     string        // what was asked: read state of !room:example.org
+	Status int           // HTTP; 0 if there was no answer
+	Code   string        // Matrix errcode; empty if the answer had none
+	Text   string        // for people, from the homeserver
+	Retry  time.Duration // how long to wait, if the homeserver said so
+	Err    error         // set if there was no answer, or one that could not be read
+}
+
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return e.Op + ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s: the homeserver answers %d %s: %.200q", e.Op, e.Status, e.Code, e.Text)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes every failure that may pass an [ErrUnavailable].
+func (e *Error) Is(target error) bool { return target == ErrUnavailable && e.passing() }
+
+func (e *Error) passing() bool {
+	return e.Err != nil || e.Status == http.StatusTooManyRequests || e.Status >= http.StatusInternalServerError
+}
+
+// gone reports an answer of a proxy whose homeserver is not there.
+func (e *Error) gone() bool {
+	return e.Status == http.StatusBadGateway || e.Status == http.StatusServiceUnavailable || e.Status == http.StatusGatewayTimeout
+}
+
+// Code returns the Matrix errcode of a homeserver's answer, or "".
+func Code(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// Unrecognized reports that the homeserver has no such endpoint.
+func Unrecognized(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Code == "M_UNRECOGNIZED" || e.Code == "" && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed))
+}
+
+func newDialer() *net.Dialer { return &net.Dialer{Timeout: dialTimeout} }
+
+// An identity is in whose name a request is made.
+type identity struct {
+	token string
+	user  id.UserID // asserted by an application service; empty for the token's own
+}
+
+// request asks the homeserver for one thing and decodes the answer into out unless that is nil. The parts of the path
+// are escaped; none may be a dot segment, which proxies resolve.
+func (h *Homeserver) request(ctx context.Context, who identity, op, method string, query url.Values, in, out any, path ...any) error {
+	for _, part := range path {
+		if s := strings.TrimSpace(fmt.Sprint(part)); s == "." || s == ".." {
+			return &Error{Op: op, Status: http.StatusBadRequest, Code: "M_INVALID_PARAM", Text: "an id is a dot segment"}
+		}
+	}
+	if !h.breaker.allow(h.options.Now()) {
+		h.counters.spared.Add(1)
+		return &Error{Op: op, Err: fmt.Errorf("%w: it did not a moment ago", ErrUnavailable)}
+	}
+	wait, cancel := context.WithTimeout(ctx, h.options.Timeout)
+	defer cancel()
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	case <-wait.Done():
+		h.breaker.abandoned()
+		return &Error{Op: op, Err: fmt.Errorf("wait for other requests: %w", wait.Err())}
+	}
+	h.counters.requests.Add(1)
+	err := translate(op, h.send(wait, who, method, query, in, out, path))
+	h.judge(ctx, err)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+func (h *Homeserver) send(ctx context.Context, who identity, method string, query url.Values, in, out any, path []any) error {
+	client := &mautrix.Client{
+		HomeserverURL: h.base, AccessToken: who.token, UserAgent: "callserver", Client: h.http,
+		UserID: who.user, SetAppServiceUserID: who.user != "",
+		ResponseSizeLimit: maxAnswer, IgnoreRateLimit: true,
+	}
+	_, err := client.MakeFullRequest(ctx, mautrix.FullRequest{
+		Method: method,
+		URL: client.BuildURLWithFullQuery(mautrix.ClientURLPath(path), func(q url.Values) {
+			for name, values := range query {
+				q[name] = values
+			}
+		}),
+		RequestJSON: in, ResponseJSON: out, MaxAttempts: 1, SensitiveContent: true,
+	})
+	return err
+}
+
+// judge keeps the breaker and the counters. That a caller went away says nothing about the homeserver.
+func (h *Homeserver) judge(caller context.Context, err *Error) {
+	switch {
+	case err != nil && caller.Err() != nil:
+		h.breaker.abandoned()
+	case err != nil && err.passing():
+		h.counters.failures.Add(1)
+		if (err.Err != nil || err.gone()) && h.breaker.failed(h.options.Now()) {
+			h.log.Warn("homeserver does not answer", "err", err)
+		} else if err.Err == nil && !err.gone() {
+			h.breaker.succeeded() // it is there
+		}
+	default:
+		h.breaker.succeeded()
+	}
+}
+
+// translate makes our error of mautrix's, which may carry the URL.
+func translate(op string, err error) *Error {
+	if err == nil {
+		return nil
+	}
+	var answer mautrix.HTTPError
+	if !errors.As(err, &answer) {
+		return &Error{Op: op, Err: bare(err)}
+	}
+	if answer.Response == nil || answer.WrappedError != nil {
+		return &Error{Op: op, Err: bare(answer.WrappedError)}
+	}
+	e := &Error{Op: op, Status: answer.Response.StatusCode, Retry: retryafter.Parse(answer.Response.Header.Get("Retry-After"), 0)}
+	if r := answer.RespError; r != nil {
+		e.Code, e.Text = r.ErrCode, r.Err
+		if ms, ok := r.ExtraData["retry_after_ms"].(float64); ok && e.Retry == 0 {
+			e.Retry = time.Duration(ms) * time.Millisecond
+		}
+	}
+	return e
+}
+
+// bare takes the URL out of an error: ids of users and delayed events are in it.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	if err == nil {
+		return errors.New("no answer")
+	}
+	return err
+}

@@ -1,0 +1,60 @@
+// callserver's connection to a homeserver (signalling/homeserver) against real
+// ones: Dendrite and Synapse with the registrations that callserver writes, and
+// the package's own tests as the application service.
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+
+import { outputs, repository } from "../process/cache.mjs";
+import { freePorts, run, stopAll } from "../process/process.mjs";
+import { Homeserver, peer } from "./homeserver.mjs";
+
+after(stopAll); // what a start that failed left behind
+
+for (const kind of ["dendrite", "synapse"]) {
+  test(`the connection to ${kind}`, async (t) => {
+    await (await peer(kind)).prepare();
+    const logs = join(outputs, `connection-${kind}`);
+    await rm(logs, { recursive: true, force: true });
+    await mkdir(logs, { recursive: true });
+    const directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
+    const homeserver = new Homeserver(kind);
+    await homeserver.reserve();
+    const [port] = await freePorts(1);
+    const url = `http://127.0.0.1:${port}`;
+    const registrations = await homeserver.registrations(directory, url);
+    try {
+      await homeserver.start({ directory, logs, callserver: url, registrations: Object.values(registrations) });
+      const users = [];
+      for (const name of ["alice", "bob", "carol"]) users.push(await homeserver.register(name, `${name}-password`));
+      const [alice, bob] = users;
+      const rooms = [];
+      for (const name of ["seen", "unseen"]) {
+        const room = await alice.createRoom({ name, encrypted: false, invite: [bob] });
+        await bob.join(room);
+        rooms.push(room);
+      }
+      const world = join(directory, "world.json");
+      const { delayedEvents } = await peer(kind);
+      await writeFile(
+        world,
+        JSON.stringify({
+          serverName: homeserver.name,
+          clientAPI: homeserver.url,
+          listen: `127.0.0.1:${port}`,
+          registrations,
+          delayedEvents,
+          memberQuery: kind === "synapse",
+          users: users.map(({ id, device, token }) => ({ id, device, token })),
+          rooms,
+        }),
+      );
+      const command = ["go", "test", "-tags", "goolm", "-count=1", "-v", "-run", "^TestReal", "./signalling/homeserver"];
+      t.diagnostic(await run(command, { cwd: repository, env: { CALLSERVER_TEST_HOMESERVER: world, CGO_ENABLED: "0" } }));
+    } finally {
+      await homeserver.stop();
+      await rm(directory, { recursive: true, force: true });
+    }
+  });
+}

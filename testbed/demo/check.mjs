@@ -4,7 +4,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
-import { Call, eventually, launch, lightMedia } from "../elementcall/call.mjs";
+import { Call, eventually, launch, lightMedia, PATIENCE_MS } from "../elementcall/call.mjs";
 import { widgetHost } from "../elementcall/widget/bundle.mjs";
 import { outputs, say } from "../process/cache.mjs";
 import { Stack } from "../stack/stack.mjs";
@@ -71,18 +71,19 @@ async function joinAll(calls, label, times) {
     await call.join();
     for (const present of calls.slice(0, index + 1)) await everyTile(present, calls.slice(0, index + 1));
     if (index === 0) continue;
-    const { joined, firstFrame } = await eventually(`${call.name} sees the first remote picture`, 20_000, async () => {
+    const { joined, firstFrame } = await eventually(`${call.name} sees the first remote picture`, PATIENCE_MS, async () => {
       const marks = await call.marks();
       return marks.firstFrame ? marks : undefined;
     });
     times.push({ label, name: call.name, ms: firstFrame - joined });
+    say(`${label}: ${call.name} sees the first remote picture ${firstFrame - joined} ms after the click on Join`);
   }
 }
 
 /** Waits until the page shows a tile for each of these and for nobody else. */
 function everyTile(call, calls) {
   const wanted = calls.map(({ name }) => name).sort();
-  return eventually(`${call.name} shows the tiles of ${wanted.join(", ")}`, 20_000, async (seen) => {
+  return eventually(`${call.name} shows the tiles of ${wanted.join(", ")}`, PATIENCE_MS, async (seen) => {
     // Who speaks may have a large tile besides the small one.
     const tiles = [...new Set((await call.tiles()).map(({ name }) => name))].sort();
     seen(tiles);
@@ -91,7 +92,7 @@ function everyTile(call, calls) {
 }
 
 function tileShows(call, name, what, wanted) {
-  return eventually(`${call.name} sees ${name} with ${JSON.stringify(wanted)} ${what}`, 10_000, async (seen) => {
+  return eventually(`${call.name} sees ${name} with ${JSON.stringify(wanted)} ${what}`, PATIENCE_MS, async (seen) => {
     const tile = (await call.tiles()).find((tile) => tile.name === name);
     seen(tile);
     return tile && Object.entries(wanted).every(([key, value]) => tile[key] === value) ? true : undefined;

@@ -1,6 +1,6 @@
 // What each user of a call must receive: sound and pictures of every other one,
 // decoded, for ten seconds, counted by the browser and looked at on the page.
-import { eventually } from "../elementcall/call.mjs";
+import { eventually, PATIENCE_MS } from "../elementcall/call.mjs";
 
 const SECONDS = 10;
 const STEP_MS = 2_000;
@@ -54,7 +54,7 @@ async function tenSeconds(calls) {
 }
 
 function flowing(call, calls) {
-  return eventually(`${call.name} receives sound and pictures of both others`, 20_000, async (seen) => {
+  return eventually(`${call.name} receives sound and pictures of both others`, PATIENCE_MS, async (seen) => {
     const all = await receptions(call, calls);
     seen(all);
     const complete = ({ tile, audio, video }) =>
@@ -97,7 +97,7 @@ function expectPictures(call, before, after) {
 
 /** Waits until the sharer's screen is shown and decoded here, or is gone again. */
 export function expectScreenShare(call, name, present) {
-  return eventually(`${call.name} ${present ? "sees" : "no longer sees"} the screen of ${name}`, 20_000, async (seen) => {
+  return eventually(`${call.name} ${present ? "sees" : "no longer sees"} the screen of ${name}`, PATIENCE_MS, async (seen) => {
     const tiles = (await call.tiles()).filter((tile) => tile.name === name || tile.track);
     const sharer = tiles.find((tile) => tile.name === name)?.owner;
     const streams = await call.inbound();

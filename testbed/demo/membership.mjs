@@ -2,7 +2,7 @@
 // MSC4143 in the form that Element Call sends in its compatibility mode.
 import { isDeepStrictEqual } from "node:util";
 
-import { eventually } from "../elementcall/call.mjs";
+import { eventually, PATIENCE_MS } from "../elementcall/call.mjs";
 
 const type = "org.matrix.msc3401.call.member";
 
@@ -16,7 +16,7 @@ async function memberships(stack, room) {
 /** Waits until exactly these calls have a membership event, and checks each of them. */
 export async function expectMembers(stack, calls, room) {
   const wanted = calls.map(stateKey).sort();
-  const events = await eventually("membership events of the three", 10_000, async (seen) => {
+  const events = await eventually("membership events of the three", PATIENCE_MS, async (seen) => {
     const events = await memberships(stack, room);
     const keys = events.map((event) => event.state_key).sort();
     seen(keys);
@@ -52,7 +52,7 @@ function expectMember({ sender, content }, call, room, serviceURL) {
 
 /** Waits until the call's membership event is empty. */
 export async function expectNoMember(stack, call, room) {
-  await eventually(`the membership of ${call.name} is gone`, 10_000, async (seen) => {
+  await eventually(`the membership of ${call.name} is gone`, PATIENCE_MS, async (seen) => {
     const keys = (await memberships(stack, room)).map((event) => event.state_key);
     seen(keys);
     return keys.includes(stateKey(call)) ? undefined : true;

@@ -37,6 +37,9 @@ export const lightMedia = {
   },
 };
 
+/** Milliseconds to wait for something that takes seconds on a free machine: three browsers share the cores with whatever else runs. */
+export const PATIENCE_MS = 60_000;
+
 /** Starts the one browser that all calls share: Debian's Chromium, or the one that CHROMIUM names. */
 export async function launch() {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -99,11 +102,11 @@ export class Call {
   /** Opens the link and waits for Element Call's lobby. */
   async open(link) {
     await this.page.goto(link);
-    this.frame = await eventually(`${this.name}: Element Call's frame`, 30_000, async () => {
+    this.frame = await eventually(`${this.name}: Element Call's frame`, PATIENCE_MS, async () => {
       const wanted = this.widget ? "/widget/call/" : "/room/";
       return this.page.frames().find((frame) => new URL(frame.url(), "http://none").pathname === wanted);
     });
-    await this.#button("lobby_joinCall").waitFor({ timeout: 60_000 });
+    await this.#button("lobby_joinCall").waitFor({ timeout: PATIENCE_MS });
     this.device = await this.page.evaluate(() => JSON.parse(localStorage.getItem("matrix-auth-store")).device_id);
   }
 
@@ -114,7 +117,7 @@ export class Call {
   /** Presses Join and waits until the call's controls are there. */
   async join() {
     await this.#button("lobby_joinCall").click();
-    await this.#button("incall_leave").waitFor({ timeout: 30_000 });
+    await this.#button("incall_leave").waitFor({ timeout: PATIENCE_MS });
   }
 
   toggleMicrophone() {

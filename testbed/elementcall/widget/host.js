@@ -10,11 +10,13 @@ import {
   RoomStateEvent,
   SyncState,
 } from "matrix-js-sdk";
+import { logger } from "matrix-js-sdk/lib/logger.js";
 import { ClientWidgetApi, MatrixWidgetType, Widget } from "matrix-widget-api";
 
 import { Driver } from "./driver.js";
 
 const widgetId = "call";
+logger.setLevel("warn"); // the cryptography logs at length, and on the call's own thread
 
 async function startClient() {
   const session = JSON.parse(localStorage.getItem("matrix-auth-store"));

@@ -13,7 +13,7 @@ import { atEnd } from "../process/process.mjs";
 /** What Debian's Chromium needs for media without devices, screens, sound or network. */
 const flags = [
   "--use-fake-ui-for-media-stream",
-  "--use-fake-device-for-media-stream=fps=10",
+  "--use-fake-device-for-media-stream=fps=5",
   "--allow-loopback-in-peer-connection",
   "--autoplay-policy=no-user-gesture-required",
   "--disable-renderer-backgrounding",
@@ -30,7 +30,7 @@ export const lightMedia = {
     video: {
       max_resolution: 360,
       max_bitrate: 600_000,
-      max_framerate: 10,
+      max_framerate: 5,
       simulcast_layers: [{ height: 180, bitrate: 150_000 }],
     },
     screen_share: { max_resolution: 720, max_bitrate: 800_000, max_framerate: 5 },
@@ -80,7 +80,9 @@ export class Call {
    * @param {{widget: boolean, logs: string}} options
    */
   static async create(browser, user, { widget, logs }) {
-    const context = await browser.newContext({ viewport: { width: 800, height: 640 } });
+    // Few pixels to paint: without a graphics card the processor does it.
+    const context = await browser.newContext({ viewport: { width: 800, height: 640 }, deviceScaleFactor: 0.5 });
+    context.setDefaultTimeout(PATIENCE_MS);
     await context.addInitScript({ content: await readFile(join(testbed, "elementcall", "probe.js"), "utf8") });
     return new Call(context, await context.newPage(), user, widget, logs);
   }
@@ -106,7 +108,7 @@ export class Call {
       const wanted = this.widget ? "/widget/call/" : "/room/";
       return this.page.frames().find((frame) => new URL(frame.url(), "http://none").pathname === wanted);
     });
-    await this.#button("lobby_joinCall").waitFor({ timeout: PATIENCE_MS });
+    await this.#button("lobby_joinCall").waitFor();
     this.device = await this.page.evaluate(() => JSON.parse(localStorage.getItem("matrix-auth-store")).device_id);
   }
 
@@ -117,7 +119,7 @@ export class Call {
   /** Presses Join and waits until the call's controls are there. */
   async join() {
     await this.#button("lobby_joinCall").click();
-    await this.#button("incall_leave").waitFor({ timeout: PATIENCE_MS });
+    await this.#button("incall_leave").waitFor();
   }
 
   toggleMicrophone() {

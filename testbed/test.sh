@@ -24,11 +24,11 @@ need() {
 
 prepare_go() { need git git && need gcc gcc libc6-dev; }
 prepare_node() { need node nodejs && need npm npm; }
+prepare_npm() { prepare_node && node -e 'import("./testbed/process/cache.mjs").then((cache) => cache.npmPackages())'; }
 prepare_browsers() {
-	prepare_node && need chromium chromium && need firefox-esr firefox-esr && need ip iproute2 && need nft nftables &&
-		npm ci --prefix testbed --no-audit --no-fund
+	prepare_npm && need chromium chromium && need firefox-esr firefox-esr && need ip iproute2 && need nft nftables && need unshare util-linux
 }
-prepare_homeservers() { prepare_browsers && need python3 python3 && { python3 -c 'import ensurepip' 2>/dev/null || need /no/venv python3-venv; }; }
+prepare_homeservers() { prepare_npm && need python3 python3; } # the rest the suite installs itself
 
 suite_build() { CGO_ENABLED=0 go build ./...; }
 suite_lint() { make -s lint; }
@@ -55,7 +55,7 @@ for name; do
 	echo "=== $name"
 	start=$SECONDS
 	log=$root/$logs/$name.log
-	# A suite that hangs is a suite that fails: none takes a quarter of an hour.
+	# A suite that hangs is a suite that fails.
 	if timeout --kill-after=30 1200 bash -c "$(declare -f); logs=$logs; suite_$name" >"$log" 2>&1; then
 		passed=$((passed + 1)) verdict=ok
 	else

@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	refreshEvery = 5 * time.Minute
 	// resumeWithin is how long a client whose media connection failed may take to come back.
 	resumeWithin = 5 * time.Second
 	// repairWithin is how long it may then take to have media again; clients themselves give up after 15 s.

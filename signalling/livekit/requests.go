@@ -10,9 +10,6 @@ import (
 	"callserver/signalling"
 )
 
-// maxTokenText is the longest metadata and attributes, in bytes, that a refreshed token takes over from the session.
-const maxTokenText = 8 << 10
-
 // handle acts on one request. What is not listed is ignored, as clients of other versions expect.
 func (c *client) handle(req *livekit.SignalRequest) {
 	switch m := req.Message.(type) {
@@ -116,22 +113,8 @@ func (c *client) updateMetadata(r *livekit.UpdateParticipantMetadata) {
 	}
 	if err := c.update(r); err != nil {
 		answer.Reason, answer.Message = failure(err), err.Error()
-		c.respond(answer)
-		return
 	}
 	c.respond(answer)
-	c.rewriteToken()
-}
-
-// rewriteToken gives the client a token with what it says of itself by now, so that joining anew does not bring back
-// what its first token said. Tokens travel in URLs: a long text stays out.
-func (c *client) rewriteToken() {
-	self := c.sess.Info()
-	if len(self.Metadata)+attributesSize(self.Attributes) > maxTokenText {
-		return
-	}
-	c.grant.Name, c.grant.Metadata, c.grant.Attributes = self.Name, self.Metadata, self.Attributes
-	c.sendToken()
 }
 
 func (c *client) update(r *livekit.UpdateParticipantMetadata) error {

@@ -49,6 +49,7 @@ var rpcs = map[string]rpc{
 	"ListParticipants":   method(listParticipants),
 	"RemoveParticipant":  method(removeParticipant),
 	"MutePublishedTrack": method(mutePublishedTrack),
+	"UpdateParticipant":  method(updateParticipant),
 }
 
 // method makes an rpc of a function over its own request type.
@@ -226,4 +227,33 @@ func mutePublishedTrack(rooms *sfu.Rooms, g token.Grant, r *livekit.MuteRoomTrac
 		return nil, errTwirpNoTrack
 	}
 	return &livekit.MuteRoomTrackResponse{Track: track(info)}, nil
+}
+
+func updateParticipant(rooms *sfu.Rooms, g token.Grant, r *livekit.UpdateParticipantRequest) (proto.Message, error) {
+	if !administers(g, r.GetRoom()) {
+		return nil, errTwirpDenied
+	}
+	id, who, now := sfu.RoomID(r.GetRoom()), sfu.Identity(r.GetIdentity()), time.Now()
+	p := rooms.Participant(id, who)
+	if p == nil {
+		return nil, errTwirpNobody
+	}
+	var name, metadata *string // an empty one means unchanged
+	if r.Name != "" {
+		name = &r.Name
+	}
+	if r.Metadata != "" {
+		metadata = &r.Metadata
+	}
+	err := rooms.UpdateParticipant(id, who, name, metadata, r.GetAttributes(), now)
+	if err == nil && r.GetPermission() != nil {
+		err = p.SetPermission(permitted(r.GetPermission()), now)
+	}
+	switch {
+	case errors.Is(err, sfu.ErrLimit):
+		return nil, &twirpError{http.StatusBadRequest, "invalid_argument", "name, metadata or attributes are too long"}
+	case err != nil:
+		return nil, errTwirpNobody
+	}
+	return participant(p.Info()), nil
 }

@@ -2,8 +2,10 @@ package livekit
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -47,6 +49,8 @@ func TestRoomService(t *testing.T) {
 		{"other room", admin, "GetParticipant", `{"room":"made","identity":"alice"}`, 401, `"unauthenticated"`},
 		{"participants", admin, "ListParticipants", `{"room":"room"}`, 200, `"identity":"alice"`},
 		{"unknown track", admin, "MutePublishedTrack", `{"room":"room","identity":"alice","track_sid":"TR_x","muted":true}`, 404, `"not_found"`},
+		{"update", admin, "UpdateParticipant", `{"room":"room","identity":"alice","name":"Alice","permission":{"canSubscribe":true,"canPublish":true,"canPublishSources":["MICROPHONE"]}}`, 200, `"name":"Alice"`},
+		{"update nobody", admin, "UpdateParticipant", `{"room":"room","identity":"zoe"}`, 404, `"not_found"`},
 		{"unknown method", admin, "NoSuch", `{}`, 404, `"bad_route"`},
 		{"remove nobody", admin, "RemoveParticipant", `{"room":"room","identity":"zoe"}`, 404, `"not_found"`},
 		{"remove", admin, "RemoveParticipant", `{"room":"room","identity":"alice"}`, 200, `{}`},
@@ -67,6 +71,10 @@ func TestRoomService(t *testing.T) {
 			}
 		})
 	}
+	alice.until("a token with what changed", func() bool {
+		g, err := testKeys.Verify(alice.token, time.Now())
+		return err == nil && g.Name == "Alice" && !g.CanPublishData && slices.Equal(g.CanPublishSources, []string{"microphone"})
+	})
 	leave := heard(alice, "leave", func(m *livekit.SignalResponse) (*livekit.LeaveRequest, bool) {
 		return m.GetLeave(), m.GetLeave() != nil
 	})

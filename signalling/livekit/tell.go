@@ -79,18 +79,6 @@ func (c *client) iceServers() []*livekit.ICEServer {
 	return list
 }
 
-// sendToken hands out a fresh token, so that a client whose own has run out can still resume and reconnect.
-func (c *client) sendToken() {
-	now := time.Now()
-	c.refresh = now.Add(refreshEvery)
-	fresh, err := c.edge.keys.Refresh(c.grant, now)
-	if err != nil {
-		c.log.Error("token not refreshed", "err", err)
-		return
-	}
-	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_RefreshToken{RefreshToken: fresh}})
-}
-
 func (c *client) sendLeave(reason sfu.Reason, action livekit.LeaveRequest_Action) {
 	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Leave{Leave: leaveRequest(reason, action)}})
 }
@@ -137,6 +125,9 @@ func (c *client) tell() {
 			c.data(e)
 		case sfu.Closed:
 			c.finish(e.Reason, closing(e.Reason))
+		case sfu.ParticipantsChanged:
+			c.send(response(e))
+			c.followSelf(e.Participants)
 		default:
 			if m := response(e); m != nil {
 				c.send(m)

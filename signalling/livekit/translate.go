@@ -190,6 +190,22 @@ func clientInfo(c *livekit.ClientInfo) sfu.ClientInfo {
 	return info
 }
 
+func permitted(p *livekit.ParticipantPermission) sfu.Permission {
+	out := sfu.Permission{
+		CanSubscribe:      p.GetCanSubscribe(),
+		CanPublish:        p.GetCanPublish(),
+		CanPublishData:    p.GetCanPublishData(),
+		CanUpdateMetadata: p.GetCanUpdateMetadata(),
+		Hidden:            p.GetHidden(),
+		Recorder:          p.GetRecorder(),
+		Agent:             p.GetAgent(),
+	}
+	for _, source := range p.GetCanPublishSources() {
+		out.CanPublishSources = append(out.CanPublishSources, sfu.TrackSource(source))
+	}
+	return out
+}
+
 func trackRequest(r *livekit.AddTrackRequest) sfu.TrackRequest {
 	out := sfu.TrackRequest{
 		CID:               r.GetCid(),

@@ -8,14 +8,15 @@ const everything = "..."
 var allowed = map[string][]string{
 	"cmd/callserver": {everything},
 
-	"sfu/packet":      {},
-	"sfu/codec":       {},
-	"sfu/bandwidth":   {},
-	"sfu/framecrypto": {},
-	"sfu/udp":         {},
-	"sfu/forward":     {"sfu/packet", "sfu/codec"},
-	"sfu":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth"},
-	"sfu/rtc":         {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/udp"},
+	"sfu/packet":          {},
+	"sfu/codec":           {},
+	"sfu/bandwidth":       {},
+	"sfu/framecrypto":     {},
+	"sfu/udp":             {},
+	"sfu/forward":         {"sfu/packet", "sfu/codec"},
+	"sfu":                 {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth"},
+	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/udp", "sfu/rtc/description"},
+	"sfu/rtc/description": {},
 
 	"signalling/token": {},
 	"signalling":       {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "signalling/token", "cluster", "timeline"},
@@ -43,7 +44,7 @@ var allowed = map[string][]string{
 
 // passive packages contain no go statement, socket or clock.
 var passive = []string{
-	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "signalling/token",
+	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/rtc/description", "signalling/token",
 }
 
 // clocks are the functions of package time that read or run on the wall clock.

@@ -3,6 +3,8 @@ package rtc
 import (
 	"fmt"
 
+	"callserver/sfu/rtc/description"
+
 	"github.com/pion/webrtc/v4"
 )
 
@@ -18,7 +20,7 @@ type round struct {
 // slot is a media section on which we may send.
 type slot struct {
 	mid         string
-	kind        kind
+	kind        description.Kind
 	transceiver *webrtc.RTPTransceiver
 	downlink    *downlink // nil = free
 	resting     bool      // freed, but the client has not been told yet (dual mode)
@@ -43,7 +45,7 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 	p.negotiation.Lock()
 	defer p.negotiation.Unlock()
 	err = ErrClosed // of a panic
-	d, refusal := parseDescription(sdp)
+	d, refusal := description.Parse(sdp)
 	if refusal != nil {
 		p.engine.counts.badDescriptions.Add(1)
 		return Answer{}, refusal
@@ -64,16 +66,16 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 }
 
 // answer does the work of Offer.
-func (p *Peer) answer(d *description, wants []Want) (Answer, error) {
+func (p *Peer) answer(d *description.Description, wants []Want) (Answer, error) {
 	c := p.client
-	text, err := d.inner()
+	text, err := d.Offer()
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", ErrBadDescription, err)
 	}
 	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: text}); err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", ErrBadDescription, err)
 	}
-	plans := map[string]*plan{}
+	plans := map[string]*description.Plan{}
 	a := Answer{Tracks: map[string]string{}, Sections: p.receive(d, wants, plans)}
 	if err := p.place(d, plans, a.Tracks); err != nil {
 		return Answer{}, err
@@ -85,7 +87,7 @@ func (p *Peer) answer(d *description, wants []Want) (Answer, error) {
 	if err := c.pc.SetLocalDescription(local); err != nil {
 		return Answer{}, fmt.Errorf("apply answer: %w", err)
 	}
-	if a.SDP, err = compose(local.SDP, plans, d.mixed); err != nil {
+	if a.SDP, err = description.Compose(local.SDP, plans, d.Mixed); err != nil {
 		return Answer{}, err
 	}
 	c.addRemotes(d)
@@ -93,26 +95,26 @@ func (p *Peer) answer(d *description, wants []Want) (Answer, error) {
 }
 
 // receive plans every section that the client sends on, and brings the uplinks in line.
-func (p *Peer) receive(d *description, wants []Want, plans map[string]*plan) []Section {
+func (p *Peer) receive(d *description.Description, wants []Want, plans map[string]*description.Plan) []Section {
 	current := *p.uplinks.Load()
 	next := make(map[string]*uplink, len(current))
 	var out []Section
-	for _, s := range d.sections {
-		if s.kind == application || s.rejected || !s.sends {
+	for _, s := range d.Sections {
+		if s.Kind == description.Application || s.Rejected || !s.Sends {
 			continue
 		}
-		pl := s.receive(match(s, wants), p.engine.options.RED)
-		plans[s.mid] = pl
-		if len(pl.codecs) == 0 {
+		pl := s.Receive(match(s, wants), p.engine.options.RED)
+		plans[s.MID] = pl
+		if len(pl.Codecs) == 0 {
 			continue
 		}
-		u := current[s.mid]
+		u := current[s.MID]
 		if u == nil {
-			u = newUplink(p, s.mid)
+			u = newUplink(p, s.MID)
 		}
-		next[s.mid] = u
+		next[s.MID] = u
 		out = append(out, u.describe(s, pl))
-		if id := s.exts[uriTransportCC]; id != 0 && s.kind == video {
+		if id := s.Extension(description.URITransportCC); id != 0 && s.Kind == description.Video {
 			p.client.tap.extension.Store(uint32(id))
 		}
 	}
@@ -130,13 +132,13 @@ func (p *Peer) receive(d *description, wants []Want, plans map[string]*plan) []S
 
 // match finds what add_track asked for the section: by track id, or else, since some stacks rewrite ids, the only request
 // of the kind.
-func match(s *section, wants []Want) Want {
+func match(s *description.Section, wants []Want) Want {
 	var only []Want
 	for _, w := range wants {
-		if w.CID != "" && w.CID == s.cid {
+		if w.CID != "" && w.CID == s.CID {
 			return w
 		}
-		if w.Video == (s.kind == video) {
+		if w.Video == (s.Kind == description.Video) {
 			only = append(only, w)
 		}
 	}
@@ -147,7 +149,7 @@ func match(s *section, wants []Want) Want {
 }
 
 // place plans every section that the client does not send on. In single mode it gives waiting downlinks to free ones.
-func (p *Peer) place(d *description, plans map[string]*plan, tracks map[string]string) error {
+func (p *Peer) place(d *description.Description, plans map[string]*description.Plan, tracks map[string]string) error {
 	transceivers := map[string]*webrtc.RTPTransceiver{}
 	for _, t := range p.client.pc.GetTransceivers() {
 		transceivers[t.Mid()] = t
@@ -159,21 +161,21 @@ func (p *Peer) place(d *description, plans map[string]*plan, tracks map[string]s
 			slots[sl.mid] = sl
 		}
 	}
-	for _, s := range d.sections {
+	for _, s := range d.Sections {
 		switch {
-		case s.kind == application || s.sends:
+		case s.Kind == description.Application || s.Sends:
 			continue
-		case s.rejected:
-			plans[s.mid] = &plan{rejected: true}
+		case s.Rejected:
+			plans[s.MID] = &description.Plan{Rejected: true}
 			continue
-		case !s.receives || !p.options.Single:
-			plans[s.mid] = s.answerSending(nil)
-			plans[s.mid].direction = "inactive"
+		case !s.Receives || !p.options.Single:
+			plans[s.MID] = s.Send("", false, nil)
+			plans[s.MID].Direction = "inactive"
 			continue
 		}
-		sl := slots[s.mid]
+		sl := slots[s.MID]
 		if sl == nil {
-			sl = &slot{mid: s.mid, kind: s.kind, transceiver: transceivers[s.mid]}
+			sl = &slot{mid: s.MID, kind: s.Kind, transceiver: transceivers[s.MID]}
 			p.round.slots = append(p.round.slots, sl)
 		}
 		sl.resting = false
@@ -182,26 +184,35 @@ func (p *Peer) place(d *description, plans map[string]*plan, tracks map[string]s
 				return err
 			}
 		}
-		plans[s.mid] = s.answerSending(sl.downlink)
+		plans[s.MID] = sl.plan(s)
 		if sl.downlink != nil {
-			sl.downlink.negotiated(s.wire(sl.downlink))
-			tracks[s.mid] = sl.downlink.options.TrackID
+			sl.downlink.negotiated(wireOf(s, sl.downlink))
+			tracks[s.MID] = sl.downlink.options.TrackID
 		}
 	}
 	p.refuse(d)
 	return nil
 }
 
+// plan is how the section s, on which the slot is, is answered.
+func (sl *slot) plan(s *description.Section) *description.Plan {
+	if sl.downlink == nil {
+		return s.Send("", false, nil)
+	}
+	o := sl.downlink.options
+	return s.Send(o.Mime, o.Stereo, sl.downlink.sending())
+}
+
 // freeVanished takes downlinks off sections that the client no longer receives on; they are placed anew.
-func (p *Peer) freeVanished(d *description) {
+func (p *Peer) freeVanished(d *description.Description) {
 	var kept []*slot
-	sections := map[string]*section{}
-	for _, s := range d.sections {
-		sections[s.mid] = s
+	sections := map[string]*description.Section{}
+	for _, s := range d.Sections {
+		sections[s.MID] = s
 	}
 	for _, sl := range p.round.slots {
 		switch s := sections[sl.mid]; {
-		case s != nil && !s.rejected && !s.sends && s.receives:
+		case s != nil && !s.Rejected && !s.Sends && s.Receives:
 			kept = append(kept, sl)
 		case sl.downlink != nil:
 			sl.downlink.stop()
@@ -211,12 +222,12 @@ func (p *Peer) freeVanished(d *description) {
 }
 
 // fill gives the free section to the first waiting downlink that it suits.
-func (p *Peer) fill(s *section, sl *slot) error {
+func (p *Peer) fill(s *description.Section, sl *slot) error {
 	if sl.transceiver == nil {
 		return nil
 	}
 	for _, d := range *p.downlinks.Load() {
-		if d.placed() || d.kind != s.kind || s.codec(d.options.Mime) == nil {
+		if d.placed() || d.kind != s.Kind || s.Codec(d.options.Mime) == nil {
 			continue
 		}
 		sender, err := p.client.api.NewRTPSender(d, transportOf(p.client.pc))
@@ -224,17 +235,17 @@ func (p *Peer) fill(s *section, sl *slot) error {
 			err = sl.transceiver.SetSender(sender, d)
 		}
 		if err != nil {
-			return fmt.Errorf("send %s on section %q: %w", d.options.TrackID, s.mid, err)
+			return fmt.Errorf("send %s on section %q: %w", d.options.TrackID, s.MID, err)
 		}
 		sl.downlink = d
-		d.place(p.client, sender, s.codec(d.options.Mime).rtx != 0)
+		d.place(p.client, sender, s.Codec(d.options.Mime).RTX != 0)
 		return nil
 	}
 	return nil
 }
 
 // refuse drops waiting downlinks whose codec no section of their kind offers.
-func (p *Peer) refuse(d *description) {
+func (p *Peer) refuse(d *description.Description) {
 	if !p.options.Single {
 		return
 	}
@@ -243,10 +254,10 @@ func (p *Peer) refuse(d *description) {
 			continue
 		}
 		offered, suits := false, false
-		for _, s := range d.sections {
-			if s.kind == down.kind && s.receives && !s.rejected {
+		for _, s := range d.Sections {
+			if s.Kind == down.kind && s.Receives && !s.Rejected {
 				offered = true
-				suits = suits || s.codec(down.options.Mime) != nil
+				suits = suits || s.Codec(down.options.Mime) != nil
 			}
 		}
 		if offered && !suits {
@@ -256,11 +267,11 @@ func (p *Peer) refuse(d *description) {
 	}
 }
 
-// wire is how a downlink's packets look on this section.
-func (s *section) wire(d *downlink) wire {
-	w := wire{dependency: s.exts[uriDependency], captureTime: s.exts[uriCaptureTime]}
-	if c := s.codec(d.options.Mime); c != nil {
-		w.payload, w.rtx = c.payload, c.rtx
+// wireOf is how a downlink's packets look on the section.
+func wireOf(s *description.Section, d *downlink) wire {
+	w := wire{dependency: s.Extension(description.URIDependency), captureTime: s.Extension(description.URICaptureTime)}
+	if c := s.Codec(d.options.Mime); c != nil {
+		w.payload, w.rtx = c.Payload, c.RTX
 	}
 	return w
 }

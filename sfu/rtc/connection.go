@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/rtc/description"
+
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 )
@@ -238,9 +240,9 @@ func (c *connection) addRemote(candidate webrtc.ICECandidateInit) {
 }
 
 // addRemotes hands over the candidates of a description and those that waited for it.
-func (c *connection) addRemotes(d *description) {
+func (c *connection) addRemotes(d *description.Description) {
 	waiting := c.describe()
-	for i, line := range d.candidates() {
+	for i, line := range d.Candidates() {
 		if i >= maxHeldCandidates {
 			break
 		}

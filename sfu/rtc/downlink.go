@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"callserver/sfu/forward"
+	"callserver/sfu/rtc/description"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -21,7 +22,7 @@ import (
 type downlink struct {
 	peer    *Peer
 	options DownlinkOptions
-	kind    kind
+	kind    description.Kind
 
 	sink     atomic.Pointer[forward.Sink]
 	wire     atomic.Pointer[wire] // nil = not negotiated
@@ -43,9 +44,9 @@ type wire struct {
 }
 
 func newDownlink(p *Peer, o DownlinkOptions) *downlink {
-	d := &downlink{peer: p, options: o, kind: audio}
-	if findFormat(o.Mime).video() {
-		d.kind = video
+	d := &downlink{peer: p, options: o, kind: description.Audio}
+	if description.FindFormat(o.Mime).Video() {
+		d.kind = description.Video
 	}
 	return d
 }
@@ -102,13 +103,13 @@ func (d *downlink) negotiated(w wire) {
 	d.wire.Store(&w)
 }
 
-func (d *downlink) sending() *sending {
+func (d *downlink) sending() *description.Sending {
 	o := d.options
 	cname := o.CNAME
 	if cname == "" {
 		cname = o.StreamID
 	}
-	return &sending{o.StreamID, o.TrackID, cname, d.ssrc.Load(), d.rtxSSRC.Load()}
+	return &description.Sending{StreamID: o.StreamID, TrackID: o.TrackID, CNAME: cname, SSRC: d.ssrc.Load(), RTX: d.rtxSSRC.Load()}
 }
 
 // bindAll reports the downlinks that can be written to from now on.
@@ -259,7 +260,7 @@ func (d *downlink) report(now time.Time) []rtcp.Packet {
 	sr.SSRC = d.ssrc.Load()
 	return []rtcp.Packet{&sr, &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{
 		Source: sr.SSRC,
-		Items:  []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: d.sending().cname}},
+		Items:  []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: d.sending().CNAME}},
 	}}}}
 }
 
@@ -268,7 +269,7 @@ func (d *downlink) report(now time.Time) []rtcp.Packet {
 func (d *downlink) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	stream := c.WriteStream()
 	d.stream.Store(&stream)
-	return findFormat(d.options.Mime).pion()[0], nil
+	return pionCodecs(description.FindFormat(d.options.Mime))[0], nil
 }
 
 // Unbind implements webrtc.TrackLocal.
@@ -288,7 +289,7 @@ func (d *downlink) StreamID() string { return d.options.StreamID }
 
 // Kind implements webrtc.TrackLocal.
 func (d *downlink) Kind() webrtc.RTPCodecType {
-	if d.kind == video {
+	if d.kind == description.Video {
 		return webrtc.RTPCodecTypeVideo
 	}
 	return webrtc.RTPCodecTypeAudio

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"callserver/sfu/rtc/description"
+
 	"github.com/pion/webrtc/v4"
 )
 
@@ -75,7 +77,7 @@ func (p *Peer) createOffer() error {
 		return err
 	}
 	o := &ourOffer{since: time.Now()}
-	plans, tracks := map[string]*plan{}, map[string]string{}
+	plans, tracks := map[string]*description.Plan{}, map[string]string{}
 	for _, t := range c.pc.GetTransceivers() {
 		sl := p.slotOf(t)
 		if sl == nil {
@@ -91,7 +93,7 @@ func (p *Peer) createOffer() error {
 	if err := c.pc.SetLocalDescription(offer); err != nil {
 		return err
 	}
-	text, err := compose(offer.SDP, plans, true)
+	text, err := description.Compose(offer.SDP, plans, true)
 	if err != nil {
 		return err
 	}
@@ -132,12 +134,12 @@ func (p *Peer) placeOwn() error {
 			return fmt.Errorf("send %s: %w", d.options.TrackID, err)
 		}
 		sl.downlink = d
-		d.place(p.server, sender, findFormat(d.options.Mime).rtx != 0)
+		d.place(p.server, sender, description.FindFormat(d.options.Mime).RTX != 0)
 	}
 	return nil
 }
 
-func (p *Peer) freeSlot(k kind) *slot {
+func (p *Peer) freeSlot(k description.Kind) *slot {
 	for _, s := range p.round.slots {
 		if s.kind == k && s.downlink == nil && !s.resting {
 			return s
@@ -156,28 +158,27 @@ func (p *Peer) slotOf(t *webrtc.RTPTransceiver) *slot {
 }
 
 // offered plans a section of our own offer.
-func (s *slot) offered() *plan {
-	p := &plan{direction: "inactive"}
-	format := findFormat("audio/opus")
-	feedback := audioFeedback
-	if s.kind == video {
-		format, feedback = findFormat("video/VP8"), videoFeedback
-		p.exts = []planExt{{id: ownDependency, uri: uriDependency}}
+func (s *slot) offered() *description.Plan {
+	p := &description.Plan{Direction: "inactive"}
+	format := description.FindFormat("audio/opus")
+	feedback := description.AudioFeedback
+	if s.kind == description.Video {
+		format, feedback = description.FindFormat("video/VP8"), description.VideoFeedback
+		p.Extensions = []description.Extension{{ID: ownDependency, URI: description.URIDependency}}
 	}
-	p.exts = append(p.exts, planExt{id: ownCaptureTime, uri: uriCaptureTime})
+	p.Extensions = append(p.Extensions, description.Extension{ID: ownCaptureTime, URI: description.URICaptureTime})
 	stereo := ""
 	if s.downlink != nil {
-		p.direction = "sendonly"
-		p.send = s.downlink.sending()
-		format = findFormat(s.downlink.options.Mime)
-		if s.downlink.options.Stereo && format.mime == "audio/opus" {
+		p.Direction = "sendonly"
+		p.Send = s.downlink.sending()
+		format = description.FindFormat(s.downlink.options.Mime)
+		if s.downlink.options.Stereo && format.Mime == "audio/opus" {
 			stereo = ";sprop-stereo=1"
 		}
 	}
-	p.codecs = []planCodec{{format, format.payload, format.rtx, format.fmtp + stereo, feedback}}
-	if format.mime == "audio/red" {
-		opus := findFormat("audio/opus")
-		p.codecs = append(p.codecs, planCodec{opus, opus.payload, 0, opus.fmtp + stereo, feedback})
+	p.Codecs = []description.Codec{format.Own(stereo, feedback)}
+	if format.Mime == "audio/red" {
+		p.Codecs = append(p.Codecs, description.FindFormat("audio/opus").Own(stereo, feedback))
 	}
 	return p
 }
@@ -193,7 +194,7 @@ func (p *Peer) Answer(id uint32, sdp string) (err error) {
 	if o == nil || id != 0 && id != o.event.ID {
 		return fmt.Errorf("%w: id %d", ErrStale, id)
 	}
-	d, refusal := parseDescription(sdp)
+	d, refusal := description.Parse(sdp)
 	if refusal == nil {
 		refusal = p.applyAnswer(d)
 	}
@@ -204,14 +205,14 @@ func (p *Peer) Answer(id uint32, sdp string) (err error) {
 	p.round.offer = nil
 	p.server.addRemotes(d)
 	for _, sl := range o.slots {
-		p.settle(sl, d.find(sl.mid))
+		p.settle(sl, d.Find(sl.mid))
 	}
 	p.settled()
 	return nil
 }
 
-func (p *Peer) applyAnswer(d *description) error {
-	text, err := d.innerAnswer()
+func (p *Peer) applyAnswer(d *description.Description) error {
+	text, err := d.Answer()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadDescription, err)
 	}
@@ -223,7 +224,7 @@ func (p *Peer) applyAnswer(d *description) error {
 }
 
 // settle takes what the client answered to one section as it was offered.
-func (p *Peer) settle(offered *slot, s *section) {
+func (p *Peer) settle(offered *slot, s *description.Section) {
 	var current *slot
 	for _, sl := range p.round.slots {
 		if sl.mid == offered.mid {
@@ -238,12 +239,12 @@ func (p *Peer) settle(offered *slot, s *section) {
 	case d == nil:
 		current.resting = false // the client knows that it is free
 	case current.downlink != d: // removed meanwhile: the next offer says so
-	case s == nil || s.rejected || !s.receives || s.codec(d.options.Mime) == nil:
+	case s == nil || s.Rejected || !s.Receives || s.Codec(d.options.Mime) == nil:
 		p.dropDownlink(d.options.TrackID)
 		p.round.release(d)
 		p.emit(DownlinkRefused{TrackID: d.options.TrackID})
 	default:
-		w := s.wire(d)
+		w := wireOf(s, d)
 		d.negotiated(w)
 	}
 }

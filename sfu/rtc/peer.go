@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"callserver/sfu/forward"
+	"callserver/sfu/rtc/description"
 
 	"github.com/pion/webrtc/v4"
 )
@@ -177,7 +178,7 @@ func (p *Peer) AddDownlink(o DownlinkOptions) error {
 	if p.sender() == nil {
 		return fmt.Errorf("send %s: the client has no connection to receive on", o.TrackID)
 	}
-	if findFormat(o.Mime) == nil {
+	if description.FindFormat(o.Mime) == nil {
 		return fmt.Errorf("send %s: codec %q is not known", o.TrackID, o.Mime)
 	}
 	p.mu.Lock()

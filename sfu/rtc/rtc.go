@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"time"
 
+	"callserver/sfu/rtc/description"
+
 	"github.com/pion/transport/v5"
 )
 
@@ -29,7 +31,7 @@ var (
 	// ErrClosed is returned by every call on a closed Peer or Engine.
 	ErrClosed = errors.New("peer is closed")
 	// ErrBadDescription wraps every refusal of a client's SDP; its text says what is wrong with it.
-	ErrBadDescription = errors.New("unusable session description")
+	ErrBadDescription = description.ErrBad
 	// ErrUnknownSection means that no media section has the mid, or that it carries nothing from the client.
 	ErrUnknownSection = errors.New("no such media section")
 	// ErrStale means that an answer belongs to an offer that is no longer outstanding.
@@ -81,15 +83,7 @@ type PeerOptions struct {
 }
 
 // Want is what the client asked for in add_track; Offer orders codecs by it.
-type Want struct {
-	CID        string // client's track id, the second word of a=msid
-	Video      bool
-	Mime       string // wanted codec, empty = our preference
-	DisableRED bool
-	DisableDTX bool
-	Stereo     bool
-	Encrypted  bool // end-to-end encrypted: nothing may be transcoded or added
-}
+type Want = description.Want
 
 // Section is a media section on which the client sends, or sent.
 type Section struct {

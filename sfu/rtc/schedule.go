@@ -1,6 +1,10 @@
 package rtc
 
-import "time"
+import (
+	"time"
+
+	"callserver/sfu/rtc/description"
+)
 
 // Debounce of negotiations, so that several changes share one.
 const (
@@ -83,7 +87,7 @@ func (p *Peer) ask(now time.Time) {
 	if p.round.answered == 0 {
 		return // settled looks again
 	}
-	missing, changed := map[kind]int{}, false
+	missing, changed := map[description.Kind]int{}, false
 	for _, d := range *p.downlinks.Load() {
 		if !d.placed() {
 			missing[d.kind]++
@@ -103,7 +107,7 @@ func (p *Peer) ask(now time.Time) {
 	p.schedule.asked = now
 	p.schedule.due = now.Add(askAgain) // unless it answers
 	p.mu.Unlock()
-	p.emit(SectionsNeeded{Audio: max(missing[audio], 0), Video: max(missing[video], 0)})
+	p.emit(SectionsNeeded{Audio: max(missing[description.Audio], 0), Video: max(missing[description.Video], 0)})
 }
 
 // overdue fails a peer that left our offer unanswered. Called about once a second.

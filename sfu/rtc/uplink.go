@@ -10,6 +10,7 @@ import (
 
 	"callserver/sfu/forward"
 	"callserver/sfu/packet"
+	"callserver/sfu/rtc/description"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
@@ -24,7 +25,7 @@ type uplink struct {
 
 	terms   atomic.Pointer[terms]
 	source  atomic.Pointer[forward.Source] // nil = packets are dropped
-	streams [maxLayers]stream
+	streams [description.MaxLayers]stream
 }
 
 // terms are the numbers negotiated for the packets of an uplink.
@@ -42,28 +43,28 @@ type stream struct {
 func newUplink(p *Peer, mid string) *uplink { return &uplink{peer: p, mid: mid} }
 
 // describe takes over what was negotiated and returns it for the owner. A new track on an old section starts unfed.
-func (u *uplink) describe(s *section, pl *plan) Section {
-	if u.section.CID != s.cid {
+func (u *uplink) describe(s *description.Section, pl *description.Plan) Section {
+	if u.section.CID != s.CID {
 		u.feed(nil)
 	}
-	t := &terms{rids: pl.rids}
-	t.payloads = [2]uint8{pl.codecs[0].payload, pl.codecs[len(pl.codecs)-1].payload}
-	for _, e := range pl.exts {
-		switch e.uri {
-		case uriAudioLevel:
-			t.extensions.AudioLevel = e.id
-		case uriTransportCC:
-			t.extensions.TransportCC = e.id
-		case uriDependency:
-			t.extensions.DependencyDescriptor = e.id
-		case uriCaptureTime:
-			t.extensions.AbsCaptureTime = e.id
+	t := &terms{rids: pl.RIDs}
+	t.payloads = [2]uint8{pl.Codecs[0].Payload, pl.Codecs[len(pl.Codecs)-1].Payload}
+	for _, e := range pl.Extensions {
+		switch e.URI {
+		case description.URIAudioLevel:
+			t.extensions.AudioLevel = e.ID
+		case description.URITransportCC:
+			t.extensions.TransportCC = e.ID
+		case description.URIDependency:
+			t.extensions.DependencyDescriptor = e.ID
+		case description.URICaptureTime:
+			t.extensions.AbsCaptureTime = e.ID
 		}
 	}
 	u.terms.Store(t)
 	u.section = Section{
-		MID: s.mid, CID: s.cid, StreamID: s.stream, Video: s.kind == video, Mime: pl.codecs[0].format.mime,
-		RIDs: slices.Clone(pl.rids), SSRCs: slices.Clone(s.ssrcs), Active: true,
+		MID: s.MID, CID: s.CID, StreamID: s.StreamID, Video: s.Kind == description.Video, Mime: pl.Codecs[0].Format.Mime,
+		RIDs: slices.Clone(pl.RIDs), SSRCs: slices.Clone(s.SSRCs), Active: true,
 	}
 	return u.section
 }

@@ -1,4 +1,4 @@
-package rtc
+package description
 
 import (
 	"fmt"
@@ -9,45 +9,38 @@ import (
 	"github.com/pion/sdp/v3"
 )
 
-// plan says how one media section of ours is to read. The transport lines come from Pion's own description.
-type plan struct {
-	direction string // ours: "sendonly", "recvonly", "inactive"
-	codecs    []planCodec
-	exts      []planExt
-	rids      []string // simulcast streams that we receive
-	send      *sending // what we send, nil = nothing yet
-	rejected  bool
+// Plan says how one media section of ours is to read. The transport lines come from Pion's own description.
+type Plan struct {
+	Direction  string // ours: "sendonly", "recvonly", "inactive"
+	Codecs     []Codec
+	Extensions []Extension
+	RIDs       []string // simulcast streams that we receive
+	Send       *Sending // what we send, nil = nothing yet
+	Rejected   bool
 }
 
-type planCodec struct {
-	format   *format
-	payload  uint8
-	rtx      uint8
-	fmtp     string
-	feedback []string
+// Extension is a header extension of a section (RFC 8285).
+type Extension struct {
+	ID        uint8
+	URI       string
+	Direction string // ours, if restricted
 }
 
-type planExt struct {
-	id        uint8
-	uri       string
-	direction string // ours, if restricted
-}
-
-// sending identifies a track that we send.
-type sending struct {
-	stream, track, cname string
-	ssrc, rtx            uint32 // rtx 0 = none
+// Sending identifies a track that we send.
+type Sending struct {
+	StreamID, TrackID, CNAME string
+	SSRC, RTX                uint32 // RTX 0 = none
 }
 
 // Feedback that we understand (RFC 4585, RFC 5104).
 var (
-	videoFeedback = []string{"ccm fir", "nack", "nack pli"}
-	audioFeedback = []string{"nack"}
+	VideoFeedback = []string{"ccm fir", "nack", "nack pli"}
+	AudioFeedback = []string{"nack"}
 )
 
-// compose writes the description that the client is told: the transport and the order of sections of Pion's
+// Compose writes the description that the client is told: the transport and the order of sections of Pion's
 // description, with media sections as planned by mid. A section without a plan is rejected.
-func compose(pion string, plans map[string]*plan, mixed bool) (string, error) {
+func Compose(pion string, plans map[string]*Plan, mixed bool) (string, error) {
 	d := &sdp.SessionDescription{}
 	if err := d.UnmarshalString(pion); err != nil {
 		return "", fmt.Errorf("read our own description: %w", err)
@@ -66,7 +59,7 @@ func compose(pion string, plans map[string]*plan, mixed bool) (string, error) {
 		if m.MediaName.Media == "application" {
 			m.Attributes = transportLines(m)
 			m.WithPropertyAttribute("sendrecv").WithValueAttribute("sctp-port", "5000").
-				WithValueAttribute("max-message-size", strconv.Itoa(maxMessageSize))
+				WithValueAttribute("max-message-size", strconv.Itoa(MaxMessageSize))
 		} else {
 			plans[mid].write(m)
 		}
@@ -99,8 +92,8 @@ func transportLines(m *sdp.MediaDescription) []sdp.Attribute {
 }
 
 // write replaces the media lines of m; a nil plan rejects the section.
-func (p *plan) write(m *sdp.MediaDescription) {
-	if p == nil || p.rejected || len(p.codecs) == 0 {
+func (p *Plan) write(m *sdp.MediaDescription) {
+	if p == nil || p.Rejected || len(p.Codecs) == 0 {
 		mid, _ := m.Attribute("mid")
 		m.MediaName.Port = sdp.RangedPort{}
 		m.MediaName.Formats = []string{"0"}
@@ -110,52 +103,52 @@ func (p *plan) write(m *sdp.MediaDescription) {
 	m.Attributes = transportLines(m)
 	m.MediaName.Formats = nil
 	m.WithPropertyAttribute("rtcp-mux").WithPropertyAttribute("rtcp-rsize")
-	for _, c := range p.codecs {
+	for _, c := range p.Codecs {
 		c.write(m)
 	}
-	for _, e := range p.exts {
-		id := strconv.Itoa(int(e.id))
-		if e.direction != "" {
-			id += "/" + e.direction
+	for _, e := range p.Extensions {
+		id := strconv.Itoa(int(e.ID))
+		if e.Direction != "" {
+			id += "/" + e.Direction
 		}
-		m.WithValueAttribute("extmap", id+" "+e.uri)
+		m.WithValueAttribute("extmap", id+" "+e.URI)
 	}
-	for _, rid := range p.rids {
+	for _, rid := range p.RIDs {
 		m.WithValueAttribute("rid", rid+" recv")
 	}
-	if len(p.rids) > 0 {
-		m.WithValueAttribute("simulcast", "recv "+strings.Join(p.rids, ";"))
+	if len(p.RIDs) > 0 {
+		m.WithValueAttribute("simulcast", "recv "+strings.Join(p.RIDs, ";"))
 	}
-	m.WithPropertyAttribute(p.direction)
-	if p.send != nil {
-		p.send.write(m)
+	m.WithPropertyAttribute(p.Direction)
+	if p.Send != nil {
+		p.Send.write(m)
 	}
 }
 
-func (c *planCodec) write(m *sdp.MediaDescription) {
-	channels := c.format.channels
+func (c *Codec) write(m *sdp.MediaDescription) {
+	channels := c.Format.Channels
 	if channels == 1 {
 		channels = 0 // implied
 	}
-	m.WithCodec(c.payload, c.format.name(), c.format.rate, channels, c.fmtp)
-	for _, fb := range c.feedback {
-		m.WithValueAttribute("rtcp-fb", fmt.Sprintf("%d %s", c.payload, fb))
+	m.WithCodec(c.Payload, c.Format.Name(), c.Format.Rate, channels, c.FMTP)
+	for _, fb := range c.Feedback {
+		m.WithValueAttribute("rtcp-fb", fmt.Sprintf("%d %s", c.Payload, fb))
 	}
-	if c.rtx != 0 {
-		m.WithCodec(c.rtx, "rtx", c.format.rate, 0, aptLine(c.payload))
+	if c.RTX != 0 {
+		m.WithCodec(c.RTX, "rtx", c.Format.Rate, 0, APT(c.Payload))
 	}
 }
 
-func (s *sending) write(m *sdp.MediaDescription) {
-	msid := s.stream + " " + s.track
+func (s *Sending) write(m *sdp.MediaDescription) {
+	msid := s.StreamID + " " + s.TrackID
 	m.WithValueAttribute("msid", msid)
-	ssrcs := []uint32{s.ssrc}
-	if s.rtx != 0 {
-		m.WithValueAttribute("ssrc-group", fmt.Sprintf("FID %d %d", s.ssrc, s.rtx))
-		ssrcs = append(ssrcs, s.rtx)
+	ssrcs := []uint32{s.SSRC}
+	if s.RTX != 0 {
+		m.WithValueAttribute("ssrc-group", fmt.Sprintf("FID %d %d", s.SSRC, s.RTX))
+		ssrcs = append(ssrcs, s.RTX)
 	}
 	for _, ssrc := range ssrcs {
-		m.WithValueAttribute("ssrc", fmt.Sprintf("%d cname:%s", ssrc, s.cname))
+		m.WithValueAttribute("ssrc", fmt.Sprintf("%d cname:%s", ssrc, s.CNAME))
 		m.WithValueAttribute("ssrc", fmt.Sprintf("%d msid:%s", ssrc, msid))
 	}
 }
@@ -172,19 +165,19 @@ func common(ours, offered []string) []string {
 }
 
 // extensions picks the header extensions of uris that the section offers, in the direction that answers the client's.
-func (s *section) extensions(uris ...string) []planExt {
-	var out []planExt
+func (s *Section) extensions(uris ...string) []Extension {
+	var out []Extension
 	for _, uri := range uris {
-		e := planExt{id: s.exts[uri], uri: uri}
+		e := Extension{ID: s.exts[uri], URI: uri}
 		switch s.oneWay[uri] {
 		case "sendonly":
-			e.direction = "recvonly"
+			e.Direction = "recvonly"
 		case "recvonly":
-			e.direction = "sendonly"
+			e.Direction = "sendonly"
 		case "inactive":
 			continue
 		}
-		if e.id != 0 {
+		if e.ID != 0 {
 			out = append(out, e)
 		}
 	}

@@ -1,7 +1,6 @@
-package rtc
+package description
 
 import (
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +11,7 @@ import (
 )
 
 func FuzzDescription(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.sdp")
+	files, err := filepath.Glob("../testdata/*.sdp")
 	if err != nil || len(files) == 0 {
 		f.Fatal("no seeds", err)
 	}
@@ -24,51 +23,32 @@ func FuzzDescription(f *testing.F) {
 		f.Add(string(b))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := parseDescription(text)
+		d, err := Parse(text)
 		if err != nil {
 			return
 		}
-		plans := map[string]*plan{}
-		for _, s := range d.sections {
+		plans := map[string]*Plan{}
+		for _, s := range d.Sections {
 			switch {
-			case s.kind == application:
-			case s.sends:
-				plans[s.mid] = s.receive(Want{Stereo: true}, true)
+			case s.Kind == Application:
+			case s.Sends:
+				plans[s.MID] = s.Receive(Want{Stereo: true}, true)
 			default:
-				plans[s.mid] = s.answerSending(nil)
+				plans[s.MID] = s.Send("", false, nil)
 			}
-			if len(s.rids) > maxLayers {
-				t.Fatalf("%d rids", len(s.rids))
+			if len(s.RIDs) > MaxLayers {
+				t.Fatalf("%d rids", len(s.RIDs))
 			}
 		}
-		inner, err := d.inner()
+		inner, err := d.Offer()
 		if err != nil {
 			return
 		}
-		if _, err := d.innerAnswer(); err != nil {
+		if _, err := d.Answer(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := compose(inner, plans, d.mixed); err != nil {
+		if _, err := Compose(inner, plans, d.Mixed); err != nil {
 			t.Fatalf("%v\n%s", err, inner)
-		}
-	})
-}
-
-func FuzzTransportSequence(f *testing.F) {
-	one := []byte{0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 1, 0x31, 0x12, 0x34, 0}
-	two := []byte{0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0x10, 0, 0, 1, 3, 2, 0x12, 0x34}
-	for _, b := range [][]byte{one, two} {
-		if seq, ok := transportSequence(b, 3); !ok || seq != 0x1234 {
-			f.Fatalf("%x: got %x %v", b, seq, ok)
-		}
-		if _, ok := transportSequence(b, 4); ok {
-			f.Fatalf("%x: found an extension that is not there", b)
-		}
-		f.Add(b, uint8(3))
-	}
-	f.Fuzz(func(t *testing.T, b []byte, id uint8) {
-		if seq, ok := transportSequence(b, id); ok && !strings.Contains(string(b), string(binary.BigEndian.AppendUint16(nil, seq))) {
-			t.Fatalf("%x: found %x", b, seq)
 		}
 	})
 }
@@ -86,18 +66,18 @@ func TestOrderOfLayers(t *testing.T) {
 }
 
 // section makes a one-section offer of the lines.
-func sectionOf(t *testing.T, first string, lines ...string) *section {
+func sectionOf(t *testing.T, first string, lines ...string) *Section {
 	t.Helper()
 	text := "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:u\r\na=setup:actpass\r\nm=" + first +
 		"\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\n"
 	for _, l := range lines {
 		text += "a=" + l + "\r\n"
 	}
-	d, err := parseDescription(text)
+	d, err := Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.sections[0]
+	return d.Sections[0]
 }
 
 func TestChoiceOfCodec(t *testing.T) {
@@ -112,11 +92,11 @@ func TestChoiceOfCodec(t *testing.T) {
 		want         string
 		payload, rtx uint8
 	}{{"video/VP9", 101, 0}, {"video/h264", 104, 105}, {"", 106, 0}, {"video/AV1", 106, 0}} {
-		p := video.receive(Want{Mime: c.want}, false)
-		if len(p.codecs) != 1 || p.codecs[0].payload != c.payload || p.codecs[0].rtx != c.rtx {
-			t.Errorf("%q: got %+v, want %d with %d", c.want, p.codecs, c.payload, c.rtx)
+		p := video.Receive(Want{Mime: c.want}, false)
+		if len(p.Codecs) != 1 || p.Codecs[0].Payload != c.payload || p.Codecs[0].RTX != c.rtx {
+			t.Errorf("%q: got %+v, want %d with %d", c.want, p.Codecs, c.payload, c.rtx)
 		}
-		if d := cmp.Diff([]string{"nack"}, p.codecs[0].feedback); d != "" {
+		if d := cmp.Diff([]string{"nack"}, p.Codecs[0].Feedback); d != "" {
 			t.Errorf("feedback: %s", d)
 		}
 	}
@@ -136,10 +116,10 @@ func TestChoiceOfCodec(t *testing.T) {
 		{"red, encrypted", Want{DisableDTX: true, Encrypted: true}, true, "minptime=10;useinbandfec=1", 1},
 		{"red, not wanted", Want{DisableDTX: true, DisableRED: true}, true, "minptime=10;useinbandfec=1", 1},
 	} {
-		p := audio.receive(c.want, c.red)
-		last := p.codecs[len(p.codecs)-1]
-		if len(p.codecs) != c.n || last.fmtp != c.fmtp || last.payload != 111 {
-			t.Errorf("%s: got %+v", c.name, p.codecs)
+		p := audio.Receive(c.want, c.red)
+		last := p.Codecs[len(p.Codecs)-1]
+		if len(p.Codecs) != c.n || last.FMTP != c.fmtp || last.Payload != 111 {
+			t.Errorf("%s: got %+v", c.name, p.Codecs)
 		}
 	}
 }
@@ -147,8 +127,8 @@ func TestChoiceOfCodec(t *testing.T) {
 func TestStreamsOfSections(t *testing.T) {
 	s := sectionOf(t, "video 9 UDP/TLS/RTP/SAVPF 96", "sendonly", "rtpmap:96 VP8/90000", "ssrc-group:SIM 1 2 3",
 		"ssrc-group:FID 3 4", "ssrc:1 cname:x", "ssrc:2 cname:x", "ssrc:3 msid:stream track", "ssrc:4 cname:x")
-	if d := cmp.Diff([]uint32{1, 2, 3}, s.ssrcs); d != "" || s.cid != "track" || s.stream != "stream" {
-		t.Errorf("got %q %q %s", s.cid, s.stream, d)
+	if d := cmp.Diff([]uint32{1, 2, 3}, s.SSRCs); d != "" || s.CID != "track" || s.StreamID != "stream" {
+		t.Errorf("got %q %q %s", s.CID, s.StreamID, d)
 	}
 	inner := s.inner(nil)
 	var got []string

@@ -1,6 +1,11 @@
-package rtc
+// Package description is what a session description says to an SFU: which sections there are and what they can carry.
+// It owns reading a client's SDP, choosing codecs and header extensions from it, the simplified form that Pion is given and
+// the text that the client is told.
+// It never holds state, opens a connection or knows Pion's peer connection.
+package description
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,72 +14,80 @@ import (
 	"github.com/pion/sdp/v3"
 )
 
+// MaxLayers is how many simulcast streams of a section are taken; more are ignored.
+const MaxLayers = 3
+
+// ErrBad wraps every refusal; its text says what is wrong.
+var ErrBad = errors.New("unusable session description")
+
 // Bounds on what a client may describe.
 const (
 	maxDescription = 1 << 20 // bytes
 	maxSections    = 2048    // two for each of a thousand participants
-	maxLayers      = 3       // simulcast streams of one section
 	maxToken       = 256     // bytes of a mid, rid or track id
 )
 
-// A description is a client's SDP, reduced to what matters to an SFU (RFC 8866, RFC 8829). It is parsed once; Pion is
-// given only the simplified form of inner.
-type description struct {
+// Description is a client's SDP, reduced to what matters to an SFU (RFC 8866, RFC 8829). It is parsed once; Pion is
+// given only the simplified form of Offer and Answer.
+type Description struct {
 	parsed   *sdp.SessionDescription
-	sections []*section
+	Sections []*Section
 	ufrag    string
 	bundle   []string // mids of the BUNDLE group
-	mixed    bool     // a=extmap-allow-mixed
+	Mixed    bool     // a=extmap-allow-mixed
 }
 
-// kind is what a media section carries.
-type kind uint8
+// Kind is what a media section carries.
+type Kind uint8
+
+// The kinds of sections.
 
 const (
-	application kind = iota
-	audio
-	video
+	Application Kind = iota
+	Audio
+	Video
 )
 
-// section is one media section of a description, from the client's point of view.
-type section struct {
-	media    *sdp.MediaDescription
-	mid      string
-	kind     kind
-	rejected bool // port 0: takes no part
-	sends    bool
-	receives bool
-	codecs   []offeredCodec
-	exts     map[string]uint8  // header extension uri -> id
-	oneWay   map[string]string // header extension uri -> direction, where the client restricts it
-	cid      string            // msid track id
-	stream   string            // msid stream id
-	rids     []string          // lowest resolution first
-	ssrcs    []uint32          // primaries in order of appearance
+// Section is one media section of a description, from the client's point of view.
+type Section struct {
+	MID      string
+	Kind     Kind
+	Rejected bool // port 0: takes no part
+	Sends    bool
+	Receives bool
+	CID      string   // msid track id
+	StreamID string   // msid stream id
+	RIDs     []string // simulcast streams, lowest resolution first
+	SSRCs    []uint32 // primaries in order of appearance
+
+	media  *sdp.MediaDescription
+	codecs []Codec
+	exts   map[string]uint8  // header extension uri -> id
+	oneWay map[string]string // header extension uri -> direction, where the client restricts it
 }
 
-// offeredCodec is a codec that can be forwarded, under the client's payload type.
-type offeredCodec struct {
-	format   *format
-	payload  uint8
-	rtx      uint8 // payload type of its retransmissions, 0 = none
-	fmtp     string
-	feedback []string // rtcp-fb values
+// Codec is a codec that can be forwarded, as one section names it.
+type Codec struct {
+	Format   *Format
+	Payload  uint8    // payload type
+	RTX      uint8    // payload type of its retransmissions, 0 = none
+	FMTP     string   // format parameters
+	Feedback []string // rtcp-fb values
 }
 
-// parseDescription reads a client's SDP and refuses what cannot be served.
-func parseDescription(text string) (*description, error) {
+// Parse reads a client's SDP and refuses what cannot be served.
+func Parse(text string) (*Description, error) {
 	if len(text) > maxDescription {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrBadDescription, len(text), maxDescription)
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrBad, len(text), maxDescription)
 	}
-	d := &description{parsed: &sdp.SessionDescription{}}
+	d := &Description{parsed: &sdp.SessionDescription{}}
 	if err := d.parsed.UnmarshalString(text); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadDescription, err)
+		return nil, fmt.Errorf("%w: %w", ErrBad, err)
 	}
 	if n := len(d.parsed.MediaDescriptions); n == 0 || n > maxSections {
-		return nil, fmt.Errorf("%w: %d media sections", ErrBadDescription, n)
+		return nil, fmt.Errorf("%w: %d media sections", ErrBad, n)
 	}
-	_, d.mixed = d.parsed.Attribute("extmap-allow-mixed")
+	_, d.Mixed = d.parsed.Attribute("extmap-allow-mixed")
 	if group, ok := d.parsed.Attribute("group"); ok {
 		if fields := strings.Fields(group); len(fields) > 0 && fields[0] == "BUNDLE" {
 			d.bundle = fields[1:]
@@ -83,41 +96,41 @@ func parseDescription(text string) (*description, error) {
 	seen := map[string]bool{}
 	for _, m := range d.parsed.MediaDescriptions {
 		if _, ok := m.Attribute("extmap-allow-mixed"); ok { // Firefox says it in every section
-			d.mixed = true
+			d.Mixed = true
 		}
 		s, err := d.section(m)
 		if err != nil {
-			return nil, fmt.Errorf("%w: section %q: %w", ErrBadDescription, s.mid, err)
+			return nil, fmt.Errorf("%w: section %q: %w", ErrBad, s.MID, err)
 		}
-		if seen[s.mid] {
-			return nil, fmt.Errorf("%w: mid %q is used twice", ErrBadDescription, s.mid)
+		if seen[s.MID] {
+			return nil, fmt.Errorf("%w: mid %q is used twice", ErrBad, s.MID)
 		}
-		seen[s.mid] = true
-		d.sections = append(d.sections, s)
+		seen[s.MID] = true
+		d.Sections = append(d.Sections, s)
 	}
 	return d, d.checkTransport()
 }
 
 // section reads one media section.
-func (d *description) section(m *sdp.MediaDescription) (*section, error) {
-	s := &section{media: m, exts: map[string]uint8{}, oneWay: map[string]string{}}
-	s.mid, _ = m.Attribute("mid")
-	if s.mid == "" || len(s.mid) > maxToken {
+func (d *Description) section(m *sdp.MediaDescription) (*Section, error) {
+	s := &Section{media: m, exts: map[string]uint8{}, oneWay: map[string]string{}}
+	s.MID, _ = m.Attribute("mid")
+	if s.MID == "" || len(s.MID) > maxToken {
 		return s, fmt.Errorf("no usable a=mid")
 	}
 	_, bundleOnly := m.Attribute("bundle-only")
-	s.rejected = m.MediaName.Port.Value == 0 && !bundleOnly
+	s.Rejected = m.MediaName.Port.Value == 0 && !bundleOnly
 	switch m.MediaName.Media {
 	case "audio":
-		s.kind = audio
+		s.Kind = Audio
 	case "video":
-		s.kind = video
+		s.Kind = Video
 	case "application":
 		return s, nil
 	default:
 		return s, fmt.Errorf("media %q is not served", m.MediaName.Media)
 	}
-	s.sends, s.receives = d.direction(m)
+	s.Sends, s.Receives = d.direction(m)
 	s.readCodecs()
 	s.readStreams()
 	for _, a := range m.Attributes {
@@ -132,7 +145,7 @@ func (d *description) section(m *sdp.MediaDescription) (*section, error) {
 }
 
 // direction is the section's, or else the session's; sendrecv when neither says (RFC 8866 §6.7).
-func (d *description) direction(m *sdp.MediaDescription) (sends, receives bool) {
+func (d *Description) direction(m *sdp.MediaDescription) (sends, receives bool) {
 	for _, attributes := range [][]sdp.Attribute{m.Attributes, d.parsed.Attributes} {
 		for _, a := range attributes {
 			switch a.Key {
@@ -165,7 +178,7 @@ func parseExtmap(value string) (id uint8, direction, uri string, ok bool) {
 }
 
 // readCodecs keeps the codecs that can be forwarded, in the order offered.
-func (s *section) readCodecs() {
+func (s *Section) readCodecs() {
 	maps, fmtps, feedback := map[uint8]string{}, map[uint8]string{}, map[uint8][]string{}
 	var everyone []string // rtcp-fb:*
 	for _, a := range s.media.Attributes {
@@ -184,7 +197,7 @@ func (s *section) readCodecs() {
 		}
 	}
 	prefix := "audio/"
-	if s.kind == video {
+	if s.Kind == Video {
 		prefix = "video/"
 	}
 	rtx := map[uint8]uint8{}
@@ -203,21 +216,21 @@ func (s *section) readCodecs() {
 		}
 		pt := uint8(n)
 		encoding := maps[pt]
-		if encoding == "" && s.kind == audio {
+		if encoding == "" && s.Kind == Audio {
 			encoding = static[pt]
 		}
 		name, _, _ := strings.Cut(encoding, "/")
-		known := findFormat(prefix + name)
-		if known == nil || slices.ContainsFunc(s.codecs, func(c offeredCodec) bool { return c.payload == pt }) {
+		known := FindFormat(prefix + name)
+		if known == nil || slices.ContainsFunc(s.codecs, func(c Codec) bool { return c.Payload == pt }) {
 			continue
 		}
-		s.codecs = append(s.codecs, offeredCodec{format: known, payload: pt, rtx: rtx[pt], fmtp: fmtps[pt],
-			feedback: append(feedback[pt], everyone...)})
+		s.codecs = append(s.codecs, Codec{Format: known, Payload: pt, RTX: rtx[pt], FMTP: fmtps[pt],
+			Feedback: append(feedback[pt], everyone...)})
 	}
 }
 
 // readStreams reads what the client sends on the section: its track id, simulcast streams and SSRCs.
-func (s *section) readStreams() {
+func (s *Section) readStreams() {
 	repairs := map[string]bool{}
 	var ssrcs []string
 	for _, a := range s.media.Attributes {
@@ -225,29 +238,29 @@ func (s *section) readStreams() {
 		switch {
 		case len(fields) == 0:
 		case a.Key == "msid" && len(fields) > 1:
-			s.stream, s.cid = fields[0], fields[1]
+			s.StreamID, s.CID = fields[0], fields[1]
 		case a.Key == "rid" && len(fields) > 1 && fields[1] == "send" && len(fields[0]) <= maxToken:
-			s.rids = append(s.rids, fields[0])
+			s.RIDs = append(s.RIDs, fields[0])
 		case a.Key == "ssrc-group" && len(fields) == 3 && (fields[0] == "FID" || fields[0] == "FEC-FR"):
 			repairs[fields[2]] = true
 		case a.Key == "ssrc":
 			ssrcs = append(ssrcs, fields[0])
 			// Plan B style, still the only place where some stacks name the track.
-			if s.cid == "" && len(fields) == 3 && strings.HasPrefix(fields[1], "msid:") {
-				s.stream, s.cid = strings.TrimPrefix(fields[1], "msid:"), fields[2]
+			if s.CID == "" && len(fields) == 3 && strings.HasPrefix(fields[1], "msid:") {
+				s.StreamID, s.CID = strings.TrimPrefix(fields[1], "msid:"), fields[2]
 			}
 		}
 	}
-	if len(s.cid) > maxToken || len(s.stream) > maxToken {
-		s.cid, s.stream = "", ""
+	if len(s.CID) > maxToken || len(s.StreamID) > maxToken {
+		s.CID, s.StreamID = "", ""
 	}
 	for _, text := range ssrcs {
 		n, err := strconv.ParseUint(text, 10, 32)
-		if err == nil && n != 0 && !repairs[text] && !slices.Contains(s.ssrcs, uint32(n)) {
-			s.ssrcs = append(s.ssrcs, uint32(n))
+		if err == nil && n != 0 && !repairs[text] && !slices.Contains(s.SSRCs, uint32(n)) {
+			s.SSRCs = append(s.SSRCs, uint32(n))
 		}
 	}
-	s.rids = orderRIDs(s.rids)
+	s.RIDs = orderRIDs(s.RIDs)
 }
 
 // orderRIDs puts simulcast streams in order, lowest resolution first, and keeps the first few. Two naming habits tell
@@ -260,16 +273,16 @@ func orderRIDs(rids []string) []string {
 		}
 	}
 	rids = slices.Compact(rids)
-	return rids[:min(len(rids), maxLayers)]
+	return rids[:min(len(rids), MaxLayers)]
 }
 
 // checkTransport refuses what one ICE and DTLS transport under our roles cannot serve.
-func (d *description) checkTransport() error {
+func (d *Description) checkTransport() error {
 	setup, _ := d.parsed.Attribute("setup")
 	d.ufrag, _ = d.parsed.Attribute("ice-ufrag")
 	live := 0
-	for _, s := range d.sections {
-		if s.rejected {
+	for _, s := range d.Sections {
+		if s.Rejected {
 			continue
 		}
 		live++
@@ -282,37 +295,37 @@ func (d *description) checkTransport() error {
 		}
 		if role == "passive" || role == "holdconn" {
 			return fmt.Errorf("%w: a=setup:%s: this server is always the DTLS server, offer actpass or active",
-				ErrBadDescription, role)
+				ErrBad, role)
 		}
-		if len(d.sections) > 1 && !slices.Contains(d.bundle, s.mid) {
+		if len(d.Sections) > 1 && !slices.Contains(d.bundle, s.MID) {
 			return fmt.Errorf("%w: section %q is outside the BUNDLE group; all media share one transport here",
-				ErrBadDescription, s.mid)
+				ErrBad, s.MID)
 		}
 	}
 	if live == 0 {
-		return fmt.Errorf("%w: every media section is rejected", ErrBadDescription)
+		return fmt.Errorf("%w: every media section is rejected", ErrBad)
 	}
 	if d.ufrag == "" {
-		return fmt.Errorf("%w: no a=ice-ufrag", ErrBadDescription)
+		return fmt.Errorf("%w: no a=ice-ufrag", ErrBad)
 	}
 	return nil
 }
 
-// find returns the section with the mid, or nil.
-func (d *description) find(mid string) *section {
-	for _, s := range d.sections {
-		if s.mid == mid {
+// Find returns the section with the mid, or nil.
+func (d *Description) Find(mid string) *Section {
+	for _, s := range d.Sections {
+		if s.MID == mid {
 			return s
 		}
 	}
 	return nil
 }
 
-// candidates lists the a=candidate values of all sections, to be trickled to Pion one by one: it refuses a whole
+// Candidates lists the a=candidate values of all sections, to be trickled to Pion one by one: it refuses a whole
 // description for one that it does not understand.
-func (d *description) candidates() []string {
+func (d *Description) Candidates() []string {
 	var out []string
-	for _, s := range d.sections {
+	for _, s := range d.Sections {
 		for _, a := range s.media.Attributes {
 			if a.Key == "candidate" {
 				out = append(out, a.Value)
@@ -321,6 +334,9 @@ func (d *description) candidates() []string {
 	}
 	return out
 }
+
+// Extension is the id of a header extension that the section offers, 0 if it does not.
+func (s *Section) Extension(uri string) uint8 { return s.exts[uri] }
 
 // fmtpValue finds key in `key=value;key=value`.
 func fmtpValue(line, key string) string {
@@ -333,4 +349,5 @@ func fmtpValue(line, key string) string {
 	return ""
 }
 
-func aptLine(payload uint8) string { return "apt=" + strconv.Itoa(int(payload)) }
+// APT is the format parameter that ties retransmissions to their payload type (RFC 4588 §8).
+func APT(payload uint8) string { return "apt=" + strconv.Itoa(int(payload)) }

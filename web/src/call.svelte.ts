@@ -62,6 +62,7 @@ export class Call {
   }
 
   private async set(device: Device, on: boolean): Promise<void> {
+    if (this.room.state === ConnectionState.Disconnected) return; // left while a permission was asked for
     const me = this.room.localParticipant;
     try {
       if (device === 'microphone') await me.setMicrophoneEnabled(on);

@@ -3,7 +3,7 @@
 // their ports, and stops what it started in reverse order.
 import { randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { Site } from "../elementcall/site.mjs";
@@ -107,6 +107,12 @@ export class Stack {
   }
 }
 
+/** Where browsers on this machine reach it: those without a flag for it gather no loopback candidate, a machine without network has nothing else. */
+function addresses() {
+  const others = Object.values(networkInterfaces()).flat().filter(({ family, internal }) => family === "IPv4" && !internal);
+  return ["127.0.0.1", ...others.map(({ address }) => address)];
+}
+
 /** The configuration an operator would write: the homeserver is found by its name and checked by federation over TLS. */
 function configuration({ http, admin, udp, tcp }, { homeserver, key, callserverURL }) {
   return `http:
@@ -117,7 +123,7 @@ admin:
 media:
   udp_port: ${udp}
   tcp_port: ${tcp}
-  advertise: [127.0.0.1]
+  advertise: [${addresses().join(", ")}]
 keys:
   ${key.name}: ${key.secret}
 homeservers:

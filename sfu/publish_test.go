@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"callserver/sfu/forward"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -282,6 +285,45 @@ func TestServerMute(t *testing.T) {
 	}
 	if err := alice.UpdateAudioTrack(mic, []int32{3}, st.now); err != nil || len(alice.Info().Tracks[0].AudioFeatures) != 1 {
 		t.Errorf("update: %v", err)
+	}
+}
+
+// What a publisher sends of a muted track reaches nobody, though its encoders are not asked to stop: unmuting must not wait for them.
+func TestMutedIsNotForwarded(t *testing.T) {
+	st := newStage(t, Options{})
+	alice, bob, carol := st.join("alice"), st.join("bob"), st.join("carol")
+	tracks := []SID{alice.microphone(), alice.camera()}
+	var sinks []*forward.Sink
+	for _, sid := range tracks {
+		sinks = append(sinks, bob.bind(sid), carol.bind(sid))
+	}
+	expect := func(when string, paused bool) {
+		t.Helper()
+		for i, sink := range sinks {
+			if got := sink.Stats().Target; (got == forward.NoLayer) != paused {
+				t.Errorf("%s: target of sink %d is %v, want paused %t", when, i, got, paused)
+			}
+		}
+	}
+	expect("at first", false)
+	for _, muted := range []bool{true, true, false} {
+		alice.Events()
+		for _, sid := range tracks {
+			if err := alice.Mute(sid, muted, st.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		st.pass(6 * time.Second)
+		expect("after muting", muted)
+		if got := only[QualitiesWanted](alice.Events()); len(got) != 0 {
+			t.Errorf("muted %t: alice was asked for other layers: %+v", muted, got)
+		}
+	}
+	if _, err := st.rooms.MuteTrack("room", "alice", tracks[0], true, st.now); err != nil {
+		t.Fatal(err)
+	}
+	if got := carol.bind(tracks[0]).Stats().Target; got != forward.NoLayer {
+		t.Errorf("bound while muted by the server: target %v, want none", got)
 	}
 }
 

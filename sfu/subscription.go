@@ -231,8 +231,16 @@ func (s *subscription) endLocked(b *batch) {
 	delete(s.who.room.agenda.settling, s)
 }
 
-// targetLocked is the layer to forward.
+// targetLocked is the layer to forward: nothing of a muted track, whatever its publisher goes on sending.
 func (s *subscription) targetLocked() forward.Layer {
+	if s.track.info.Muted {
+		return forward.NoLayer
+	}
+	return s.wantedLocked()
+}
+
+// wantedLocked is the layer to forward while the track is not muted.
+func (s *subscription) wantedLocked() forward.Layer {
 	if s.track.info.Kind == Audio {
 		if s.settings.Disabled {
 			return forward.NoLayer
@@ -244,14 +252,14 @@ func (s *subscription) targetLocked() forward.Layer {
 
 // qualityLocked is what the publisher must send for this subscription.
 func (s *subscription) qualityLocked() Quality {
-	target := s.targetLocked()
+	target := s.wantedLocked()
 	if target == forward.NoLayer {
 		return Off
 	}
 	return s.track.ladder.quality(target.Spatial)
 }
 
-// retargetLocked follows changed settings.
+// retargetLocked follows changed settings, and muting.
 func (s *subscription) retargetLocked(b *batch) {
 	if !s.active {
 		return

@@ -47,9 +47,15 @@ func (p *Participant) changeTrack(sid SID, now time.Time, change func(*TrackInfo
 }
 
 func (p *Participant) changeTrackLocked(t *track, change func(*TrackInfo), b *batch) {
+	muted := t.info.Muted
 	change(&t.info)
 	if t.source == nil { // nobody knows of it yet
 		return
+	}
+	if t.info.Muted != muted {
+		for _, s := range t.streams {
+			s.retargetLocked(b)
+		}
 	}
 	t.reception.excuse(b.now)
 	t.touch(b.now)

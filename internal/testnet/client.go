@@ -19,6 +19,7 @@ type ClientOptions struct {
 	Net        transport.Net // nil = the system's, loopback included
 	Single     bool          // one connection (protocol v1)
 	Sections   int           // audio and as many video sections to receive on, offered from the start (v1)
+	TCP        bool          // ICE over TCP only
 	Negotiated bool          // data channels 100 to 102 are there without asking (protocol 18)
 
 	// Candidate is called with every local candidate as JSON.
@@ -103,6 +104,9 @@ func (c *Client) connection(subscriber bool) *webrtc.PeerConnection {
 	settings.SetIncludeLoopbackCandidate(c.options.Net == nil)
 	if c.options.Net != nil {
 		settings.SetNet(c.options.Net)
+	}
+	if c.options.TCP {
+		settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
 	}
 	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry),
 		webrtc.WithSettingEngine(settings))

@@ -14,6 +14,7 @@ import (
 	"callserver/sfu/forward"
 	"callserver/sfu/rtc"
 
+	"github.com/pion/transport/v5"
 	"go.uber.org/goleak"
 )
 
@@ -31,18 +32,22 @@ func TestMain(m *testing.M) {
 // world is an engine and its network. Everything happens in virtual time.
 type world struct {
 	t      *testing.T
-	net    *testnet.World
+	net    *testnet.World // nil = the system's loopback, in real time
 	engine *rtc.Engine
 	hosts  int
+	tcp    bool // clients have nothing but TCP
 }
 
 // bubble runs f in a world of its own, with nothing left over afterwards.
-func bubble(t *testing.T, f func(w *world)) {
+func bubble(t *testing.T, f func(w *world)) { bubbleWith(t, rtc.Options{}, f) }
+
+// bubbleWith is bubble with more options for the engine.
+func bubbleWith(t *testing.T, o rtc.Options, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, net: testnet.NewWorld(t)}
-		host := w.net.Host("10.0.0.1")
+		o.Net, o.UDPPort = w.net.Host("10.0.0.1"), 7881
 		var err error
-		if w.engine, err = rtc.New(rtc.Options{Net: host, UDPPort: 7881}); err != nil {
+		if w.engine, err = rtc.New(o); err != nil {
 			t.Fatal(err)
 		}
 		defer w.net.Stop()
@@ -91,8 +96,12 @@ func (w *world) join(single bool, protocol int32) *member {
 	if single {
 		sections = 3
 	}
+	var host transport.Net
+	if w.net != nil {
+		host = w.net.Host(netip.AddrFrom4([4]byte{10, 0, 1, byte(w.hosts)}).String())
+	}
 	m.Client = testnet.NewClient(w.t, testnet.ClientOptions{
-		Net: w.net.Host(netip.AddrFrom4([4]byte{10, 0, 1, byte(w.hosts)}).String()), Single: single, Sections: sections,
+		Net: host, TCP: w.tcp, Single: single, Sections: sections,
 		Negotiated: single && protocol >= 18,
 		Candidate: func(subscriber bool, init string) {
 			m.mu.Lock()
@@ -231,14 +240,16 @@ func (m *member) subscribe(track string, s *forward.Source, mime string) {
 	}
 }
 
-// until waits in virtual time for ok.
+// until looks every 5 ms, as a rule of virtual time, whether ok.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
 	for range 3000 {
 		if ok() {
 			return
 		}
-		time.Sleep(5 * time.Millisecond) // virtual
+		<-ticker.C
 	}
 	w.t.Fatalf("not within 15 s: %s", what)
 }
@@ -274,6 +285,8 @@ func (m *member) leave() {
 	close(m.stop)
 	m.loop.Wait()
 	m.peer.Close()
-	synctest.Wait() // Pion closing both ends at one instant waits for a timer under a lock: virtual time would stand still
+	if m.w.net != nil {
+		synctest.Wait() // Pion closing both ends at one instant waits for a timer under a lock: virtual time would stand still
+	}
 	m.Client.Close()
 }

@@ -162,6 +162,30 @@ func (p *Peer) recover(what string) {
 	}
 }
 
+// PeerStats is a snapshot of a Peer.
+type PeerStats struct {
+	State     State         // of the primary connection
+	RTT       time.Duration // to the client, 0 while unknown
+	Protocol  string        // "udp" or "tcp", empty while not connected
+	Uplinks   int           // sections that the client sends on
+	Downlinks int           // tracks that are being sent, or wait to be
+	Dropped   uint64        // lossy messages of the client that its owner did not read in time
+}
+
+// Stats is a snapshot.
+func (p *Peer) Stats() PeerStats {
+	c := p.primary()
+	p.events.mu.Lock()
+	dropped := p.events.dropped
+	p.events.mu.Unlock()
+	s := PeerStats{State: State(c.state.Load()), RTT: c.rtt(), Uplinks: len(*p.uplinks.Load()),
+		Downlinks: len(*p.downlinks.Load()), Dropped: dropped}
+	if pair, err := transportOf(c.pc).ICETransport().GetSelectedCandidatePair(); err == nil && pair != nil {
+		s.Protocol = pair.Local.Protocol.String()
+	}
+	return s
+}
+
 // Uplink lets the packets of the section flow into s; before that they are dropped. Nil stops them again.
 func (p *Peer) Uplink(mid string, s *forward.Source) error {
 	u := (*p.uplinks.Load())[mid]

@@ -20,7 +20,13 @@ func FuzzDescription(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(string(b))
+		// The session with one section at a time: the fuzzer spends its time on shortening long seeds.
+		sections := strings.Split(string(b), "\r\nm=")
+		for _, s := range sections[1:] {
+			if !strings.Contains(s, "recvonly") || strings.Contains(s, "a=mid:3") {
+				f.Add(sections[0] + "\r\nm=" + s + "\r\n")
+			}
+		}
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		d, err := Parse(text)

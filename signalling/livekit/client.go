@@ -18,6 +18,9 @@ import (
 )
 
 const (
+	// linger is how long the websocket of a client whose media connection failed stays open. Clients that leave close
+	// their media at once, and the leave itself may be slower.
+	linger = time.Second
 	// resumeWithin is how long a client whose media connection failed may take to come back.
 	resumeWithin = 5 * time.Second
 	// repairWithin is how long it may then take to have media again; clients themselves give up after 15 s.
@@ -27,12 +30,15 @@ const (
 // A client is one participant on the protocol's side. Its loop owns everything below the channels and outlives the
 // websocket:
 //
-//	          frames                      websocket gone, media was never up
-//	joined ----------> connected ---------------------------------------------> over
-//	                    |  ^    \ media failed: leave{RESUME}, 5 s               ^
-//	     websocket gone v  | resume                                             |
-//	                   detached ------------------------------------------------+
-//	                            media failed and not back within 5 s
+//	            leave, or websocket gone before media was ever up
+//	connected ------------------------------------------------------> over
+//	   |   ^                                                           ^
+//	   |   | resume                                                    |
+//	   v   |                                                           |
+//	detached ----------------------------------------------------------+
+//	            media failed, and not back within 5 s
+//
+// Connected turns into detached when the websocket goes, or a moment after media failed and leave{RESUME} said so.
 type client struct {
 	edge *Edge
 	sess *signalling.Session
@@ -49,6 +55,7 @@ type client struct {
 	pipe     *pipe  // nil while the client is detached
 	text     bool   // the client speaks JSON
 	refresh  time.Time
+	hangUpAt time.Time // when the connection is closed; zero = not
 	deadline time.Time // when the client is given up; zero = not
 	sequence uint32    // of the last reliable data message taken from the client
 	nonces   nonces
@@ -150,19 +157,24 @@ func (c *client) end() {
 }
 
 func (c *client) nextTimer() time.Time {
-	if !c.deadline.IsZero() && c.deadline.Before(c.refresh) {
-		return c.deadline
+	next := c.refresh
+	for _, t := range []time.Time{c.deadline, c.hangUpAt} {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
 	}
-	return c.refresh
+	return next
 }
 
 // expire does what is due.
 func (c *client) expire(now time.Time) {
-	if !c.deadline.IsZero() && !now.Before(c.deadline) {
+	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	switch {
+	case due(c.deadline):
 		c.finish(sfu.ConnectionTimeout, livekit.LeaveRequest_RECONNECT)
-		return
-	}
-	if !now.Before(c.refresh) {
+	case due(c.hangUpAt):
+		c.hangUp()
+	case due(c.refresh):
 		c.sendToken()
 	}
 }
@@ -235,7 +247,7 @@ func (c *client) understands(m *livekit.SignalResponse) bool {
 func (c *client) hangUp() {
 	if c.pipe != nil {
 		c.pipe.finish()
-		c.pipe = nil
+		c.pipe, c.hangUpAt = nil, time.Time{}
 	}
 }
 
@@ -248,11 +260,15 @@ func (c *client) detached() {
 	}
 }
 
-// failed deals with a dead media connection: the client has to come back soon, and to offer anew.
+// failed deals with a dead media connection: the client has to come back soon, and to offer anew. What it says
+// meanwhile counts, above all that it leaves.
 func (c *client) failed() {
-	c.sendLeave(sfu.UnknownReason, livekit.LeaveRequest_RESUME)
-	c.hangUp()
-	c.deadline = time.Now().Add(resumeWithin)
+	now := time.Now()
+	c.deadline = now.Add(resumeWithin)
+	if c.pipe != nil {
+		c.sendLeave(sfu.UnknownReason, livekit.LeaveRequest_RESUME)
+		c.hangUpAt = now.Add(linger)
+	}
 }
 
 // finish sends the client away, and ends the session behind the last frame.

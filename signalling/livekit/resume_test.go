@@ -169,11 +169,14 @@ func TestSignalLostBeforeMedia(t *testing.T) {
 	}
 }
 
+// impatient makes a node find out soon that a media connection is dead.
+func impatient(o *nodeOptions) {
+	o.rtc.ICEKeepalive, o.rtc.ICEDisconnected, o.rtc.ICEFailed = 100*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+}
+
 // A client whose media connection dies is told to resume, and is gone when it does not.
 func TestTransportFailed(t *testing.T) {
-	n := newNode(t, func(o *nodeOptions) {
-		o.rtc.ICEKeepalive, o.rtc.ICEDisconnected, o.rtc.ICEFailed = 100*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
-	})
+	n := newNode(t, impatient)
 	alice, bob := n.join(t, "alice", true), n.join(t, "bob", true)
 	alice.participant("alice", "active", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_ACTIVE })
 	_ = alice.pub.Close()
@@ -182,6 +185,20 @@ func TestTransportFailed(t *testing.T) {
 	}
 	gone := bob.participant("alice", "gone", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_DISCONNECTED })
 	if gone.DisconnectReason != livekit.DisconnectReason_CONNECTION_TIMEOUT {
+		t.Errorf("reason %v", gone.DisconnectReason)
+	}
+}
+
+// A client that leaves closes its media first, and its leave comes after: it has left, and is not a ghost.
+func TestLeaveAfterMedia(t *testing.T) {
+	n := newNode(t, impatient)
+	alice, bob := n.join(t, "alice", true), n.join(t, "bob", true)
+	alice.participant("alice", "active", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_ACTIVE })
+	_ = alice.pub.Close()
+	alice.leaves() // by now the server has noticed
+	alice.say(&livekit.SignalRequest{Message: &livekit.SignalRequest_Leave{Leave: &livekit.LeaveRequest{}}})
+	gone := bob.participant("alice", "gone", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_DISCONNECTED })
+	if gone.DisconnectReason != livekit.DisconnectReason_CLIENT_INITIATED {
 		t.Errorf("reason %v", gone.DisconnectReason)
 	}
 }

@@ -74,6 +74,30 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
+// TestArchitectureNamesEveryPackage keeps ARCHITECTURE.md the map of the code as it is.
+func TestArchitectureNamesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(root(t), func(name string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if err := skipDir(root(t), name); err != nil {
+			return err
+		}
+		sources, err := filepath.Glob(filepath.Join(name, "*.go"))
+		if rel, _ := filepath.Rel(root(t), name); len(sources) > 0 && !bytes.Contains(text, []byte(filepath.ToSlash(rel)+" ")) {
+			t.Errorf("ARCHITECTURE.md does not show package %s", rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestProductLinks is the supply side of the map: what the binary links, module by module.
 func TestProductLinks(t *testing.T) {
 	deps := productDeps(t)

@@ -1,7 +1,7 @@
 # callserver. `make` alone lists the targets. Every go command carries -tags goolm: mautrix's crypto needs it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test long check lint fuzz bench web
+.PHONY: help build run demo test long check hooks lint fuzz bench web
 
 export GOFLAGS := $(filter-out -tags=goolm,$(shell go env GOFLAGS)) -tags=goolm
 BIN := .cache/bin
@@ -26,6 +26,9 @@ long: ## one suite in long form (PART=race|fuzz|clients|homeservers|demo)
 
 check: lint ## before a commit: format, vet, lint, import map, tests under the race detector
 	CGO_ENABLED=1 go test -race -short ./...
+
+hooks: ## run the fast part of check before each commit
+	git config core.hooksPath .ci/hooks
 
 lint: $(BIN)/golangci-lint ## gofmt, go vet and golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"callserver/signalling/matrixrtc/member"
 )
 
 // maxField is the longest value of a request, in bytes. Matrix ids end at 255; OpenID tokens are opaque.
@@ -58,9 +60,9 @@ type request struct {
 // identity is the participant identity of a verified user, in the form the endpoint's clients expect.
 func (r *request) identity(user string) string {
 	if r.member == "" {
-		return DeviceIdentity(user, r.device)
+		return member.DeviceIdentity(user, r.device)
 	}
-	return MemberIdentity(user, r.device, r.member)
+	return member.MemberIdentity(user, r.device, r.member)
 }
 
 // field names a required value in an error.
@@ -82,7 +84,7 @@ func parseSFUGet(body []byte) (*request, error) {
 	if looksLikePort(b.Token.ServerName, b.DeviceID) {
 		return nil, badJSON("device_id must not begin with a port number")
 	}
-	return &request{room: b.Room, slot: slotRoom, device: b.DeviceID, openID: b.Token}, nil
+	return &request{room: b.Room, slot: member.SlotRoom, device: b.DeviceID, openID: b.Token}, nil
 }
 
 func parseGetToken(body []byte) (*request, error) {

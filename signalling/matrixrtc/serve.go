@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"callserver/signalling/matrixrtc/member"
 	"callserver/signalling/token"
 )
 
@@ -136,7 +137,7 @@ func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse fun
 
 // issue mints the token of a verified user, and creates its room if it may.
 func (a *Authoriser) issue(q *request, user string, full bool) (string, error) {
-	g := token.Join(RoomName(q.room, q.slot), q.identity(user))
+	g := token.Join(member.RoomName(q.room, q.slot), q.identity(user))
 	g.FullAccess = full
 	g.CanPublish, g.CanPublishData = full, full
 	raw, err := a.options.Keys.Mint(a.options.Key, g, TokenLife, a.options.Now())

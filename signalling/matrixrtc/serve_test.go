@@ -13,14 +13,16 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"callserver/signalling/matrixrtc/member"
 )
 
 func TestBothEndpointsLeadToOneRoom(t *testing.T) {
 	w := newWorld(t, nil)
-	room := Hash("!abc:example.org", "m.call#ROOM")
+	room := member.Hash("!abc:example.org", "m.call#ROOM")
 	cases := []struct{ path, body, identity string }{
 		{"/sfu/get", sfuGetBody("T"), "@alice:example.org:DEVICE"},
-		{"/get_token", getTokenBody("T", "@alice:example.org"), Hash("@alice:example.org", "DEVICE", "m1")},
+		{"/get_token", getTokenBody("T", "@alice:example.org"), member.Hash("@alice:example.org", "DEVICE", "m1")},
 	}
 	for _, c := range cases {
 		t.Run(c.path, func(t *testing.T) {
@@ -64,7 +66,7 @@ func TestClaimsOnTheWire(t *testing.T) {
 		"iss": "devkey", "sub": "@alice:example.org:DEVICE",
 		"nbf": float64(w.now.Unix()), "exp": float64(w.now.Add(time.Hour).Unix()),
 		"video": map[string]any{
-			"room": Hash("!abc:example.org", "m.call#ROOM"), "roomJoin": true, "roomCreate": false,
+			"room": member.Hash("!abc:example.org", "m.call#ROOM"), "roomJoin": true, "roomCreate": false,
 			"canPublish": true, "canSubscribe": true, "canPublishData": true, "canUpdateOwnMetadata": false, "hidden": false,
 		},
 		"callserver": map[string]any{"room": true},

@@ -1,4 +1,4 @@
-package matrixrtc
+package member
 
 import (
 	"crypto/sha256"
@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// slotRoom is the slot that the older endpoint, which names none, is about.
-const slotRoom = "m.call#ROOM"
+// SlotRoom is the slot of a room's ordinary call, which older requests and state events do not name.
+const SlotRoom = "m.call#ROOM"
 
 // Hash is the H of MSC4195: SHA-256 over the canonical JSON of the strings as an array, in base64 without padding.
 // The result contains '/' and '+': never put it in a path unescaped.
@@ -33,6 +33,9 @@ func DeviceIdentity(userID, deviceID string) string { return userID + ":" + devi
 func MemberIdentity(userID, deviceID, memberID string) string {
 	return Hash(userID, deviceID, memberID)
 }
+
+// UnlinkedIdentity is the participant identity that the present text of MSC4195 specifies: without a device.
+func UnlinkedIdentity(userID, memberID string) string { return Hash(userID, memberID) }
 
 // appendCanonical appends s as a string of Matrix's canonical JSON. encoding/json escapes more: <, >, &, U+2028, U+2029.
 func appendCanonical(b []byte, s string) []byte {

@@ -1,6 +1,7 @@
-package matrixrtc
+package member
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 )
@@ -45,4 +46,23 @@ func TestCanonicalString(t *testing.T) {
 func ExampleRoomName() {
 	fmt.Println(RoomName("!room:example.org", "m.call#ROOM"))
 	// Output: TK4o8wNCXi5t5936bOvIzE/X3XFc7cgp3jGRDqK0j5E
+}
+
+// Our canonical JSON is what any JSON reader reads back.
+func FuzzCanonicalString(f *testing.F) {
+	f.Add("m.call#ROOM")
+	f.Add("\x00\"\\<>&\u2028é")
+	f.Fuzz(func(t *testing.T, s string) {
+		text, err := json.Marshal(s) // replaces what is no UTF-8
+		if err != nil {
+			t.Fatal(err)
+		}
+		var valid, back string
+		if err := json.Unmarshal(text, &valid); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(appendCanonical(nil, valid), &back); err != nil || back != valid {
+			t.Fatalf("%q is written as %s and read as %q (%v)", valid, appendCanonical(nil, valid), back, err)
+		}
+	})
 }

@@ -15,8 +15,9 @@ var allowed = map[string][]string{
 	"sfu/udp":             {},
 	"sfu/forward":         {"sfu/packet", "sfu/codec"},
 	"sfu":                 {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth"},
-	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/udp", "sfu/rtc/description"},
+	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/udp", "sfu/rtc/description", "sfu/rtc/port"},
 	"sfu/rtc/description": {},
+	"sfu/rtc/port":        {},
 
 	"signalling/token": {},
 	"signalling":       {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "signalling/token", "cluster", "timeline"},

@@ -194,13 +194,13 @@ func (p *Peer) place(d *description.Description, plans map[string]*description.P
 	return nil
 }
 
-// plan is how the section s, on which the slot is, is answered.
-func (sl *slot) plan(s *description.Section) *description.Plan {
-	if sl.downlink == nil {
-		return s.Send("", false, nil)
+// plan is how the section that the slot is on is answered.
+func (s *slot) plan(on *description.Section) *description.Plan {
+	if s.downlink == nil {
+		return on.Send("", false, nil)
 	}
-	o := sl.downlink.options
-	return s.Send(o.Mime, o.Stereo, sl.downlink.sending())
+	o := s.downlink.options
+	return on.Send(o.Mime, o.Stereo, s.downlink.sending())
 }
 
 // freeVanished takes downlinks off sections that the client no longer receives on; they are placed anew.

@@ -174,7 +174,7 @@ func (c *connection) advertised(candidate webrtc.ICECandidate) []webrtc.ICECandi
 	}
 	var out []webrtc.ICECandidate
 	for i, a := range wanted {
-		if a != local && (c.peer.engine.ports.has(a) || a.Is4() != local.Is4()) {
+		if a != local && (c.peer.engine.ports.Has(a) || a.Is4() != local.Is4()) {
 			continue // told by its own candidate, or not reachable over this one
 		}
 		told := candidate

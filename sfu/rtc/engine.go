@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/rtc/port"
+
 	"github.com/pion/interceptor"
 	"github.com/pion/webrtc/v4"
 )
@@ -22,7 +24,7 @@ const tickInterval = 10 * time.Millisecond
 type Engine struct {
 	options  Options
 	log      *slog.Logger
-	ports    *ports
+	ports    *port.Ports
 	media    *webrtc.MediaEngine
 	settings webrtc.SettingEngine
 	plain    *webrtc.API // connections on which the client sends nothing
@@ -65,13 +67,16 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p, err := listen(o)
+	p, err := port.Open(port.Options{
+		UDP: o.UDPPort, TCP: o.TCPPort, Listen: o.Listen, Advertise: o.Advertise, Loopback: o.Loopback,
+		Interfaces: o.Interfaces, Net: o.Net, Log: &logFactory{o.Logger},
+	})
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{options: o, log: o.Logger, ports: p, peers: map[*Peer]struct{}{}}
 	if err := e.configure(); err != nil {
-		return nil, errors.Join(fmt.Errorf("configure webrtc: %w", err), p.close())
+		return nil, errors.Join(fmt.Errorf("configure webrtc: %w", err), p.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop = stop
@@ -120,14 +125,14 @@ func (e *Engine) Close() error {
 	wg.Wait()
 	e.stop()
 	e.loops.Wait()
-	return e.ports.close()
+	return e.ports.Close()
 }
 
 // UDPPort is the port that media arrives on, 0 without UDP.
-func (e *Engine) UDPPort() int { return e.ports.udpPort }
+func (e *Engine) UDPPort() int { return e.ports.UDPPort }
 
 // TCPPort is the port of ICE-TCP, 0 without TCP.
-func (e *Engine) TCPPort() int { return e.ports.tcpPort }
+func (e *Engine) TCPPort() int { return e.ports.TCPPort }
 
 // Stats is a snapshot of the totals.
 func (e *Engine) Stats() EngineStats {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"callserver/sfu/rtc/description"
+	"callserver/sfu/rtc/port"
 
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
@@ -67,7 +68,7 @@ func pionCodecs(f *description.Format) []webrtc.RTPCodecParameters {
 }
 
 // newSettings configures Pion's transports.
-func newSettings(o Options, p *ports) (webrtc.SettingEngine, error) {
+func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
 	s := webrtc.SettingEngine{LoggerFactory: &logFactory{o.Logger}}
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 		return s, err
@@ -92,22 +93,22 @@ func newSettings(o Options, p *ports) (webrtc.SettingEngine, error) {
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetIgnoreRidPauseForRecv(true)
 
-	s.SetNet(p.net)
-	s.SetIncludeLoopbackCandidate(slices.ContainsFunc(p.addresses, netip.Addr.IsLoopback))
+	s.SetNet(p.Net)
+	s.SetIncludeLoopbackCandidate(slices.ContainsFunc(p.Addresses, netip.Addr.IsLoopback))
 	s.SetIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
-		return ok && slices.Contains(p.addresses, a.Unmap())
+		return ok && slices.Contains(p.Addresses, a.Unmap())
 	})
 	if o.Interfaces != nil {
 		s.SetInterfaceFilter(o.Interfaces)
 	}
 	var networks []webrtc.NetworkType
-	if p.udp != nil {
-		s.SetICEUDPMux(p.udp)
+	if p.UDP != nil {
+		s.SetICEUDPMux(p.UDP)
 		networks = append(networks, webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6)
 	}
-	if p.tcp != nil {
-		s.SetICETCPMux(p.tcp)
+	if p.TCP != nil {
+		s.SetICETCPMux(p.TCP)
 		networks = append(networks, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
 	}
 	s.SetNetworkTypes(networks)

@@ -1,4 +1,7 @@
-package rtc
+// Package port is the media ports of a node: the sockets that ICE runs over, UDP and TCP, on every address in use.
+// It owns choosing the addresses, opening the sockets and sharing them among all connections.
+// It never reads media, and knows neither peers nor descriptions.
+package port
 
 import (
 	"errors"
@@ -8,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
 )
@@ -22,58 +26,69 @@ const tcpWriteBuffer = 4 << 20 // bytes
 // tcpReadPackets is how many packets of one ICE-TCP client wait to be read.
 const tcpReadPackets = 64
 
-// ports are the media sockets: a UDP socket for every local address, all on one port, because replies must leave from the
-// address that was asked, and one TCP socket.
-type ports struct {
-	udpPort, tcpPort int
-	udp              *ice.MultiUDPMuxDefault
-	tcp              *ice.TCPMuxDefault
-	addresses        []netip.Addr
-	net              transport.Net
+// Options say which sockets to open.
+type Options struct {
+	UDP, TCP   int                    // port numbers; 0 = any free one, -1 = none
+	Listen     []netip.Addr           // local addresses to use; empty = all
+	Advertise  []netip.Addr           // addresses told to clients: a loopback address among them is used too
+	Loopback   bool                   // use loopback addresses
+	Interfaces func(name string) bool // network interfaces to use; nil = all
+	Net        transport.Net          // nil = the system's; with one of its own TCP is off
+	Log        logging.LoggerFactory
 }
 
-// listen opens the sockets that o asks for.
-func listen(o Options) (*ports, error) {
-	p := &ports{net: o.Net}
-	if p.net == nil {
+// Ports are the media sockets: a UDP socket for every local address, all on one port, because replies must leave from the
+// address that was asked, and one TCP socket. The fields are fixed once it is open.
+type Ports struct {
+	UDPPort, TCPPort int                     // 0 = none
+	UDP              *ice.MultiUDPMuxDefault // nil = none
+	TCP              *ice.TCPMuxDefault      // nil = none
+	Addresses        []netip.Addr            // local ones in use, IPv4 first
+	Net              transport.Net
+}
+
+// Open opens the sockets that o asks for. The caller closes them.
+func Open(o Options) (*Ports, error) {
+	p := &Ports{Net: o.Net}
+	if p.Net == nil {
 		n, err := stdnet.NewNet()
 		if err != nil {
 			return nil, fmt.Errorf("look at network interfaces: %w", err)
 		}
-		p.net = n
+		p.Net = n
 	}
-	addresses, err := localAddresses(p.net, o)
+	addresses, err := localAddresses(p.Net, o)
 	if err != nil {
 		return nil, err
 	}
 	if len(addresses) == 0 {
 		return nil, errors.New("no local address to receive media on: allow loopback or name one that exists")
 	}
-	p.addresses = addresses
-	if o.UDPPort >= 0 {
+	p.Addresses = addresses
+	if o.UDP >= 0 {
 		if err := p.listenUDP(o, addresses); err != nil {
 			return nil, err
 		}
 	}
-	if o.TCPPort >= 0 && o.Net == nil {
+	if o.TCP >= 0 && o.Net == nil {
 		if err := p.listenTCP(o, addresses); err != nil {
-			return nil, errors.Join(err, p.close())
+			return nil, errors.Join(err, p.Close())
 		}
 	}
 	return p, nil
 }
 
-// has reports whether a is one of the local addresses that are used.
-func (p *ports) has(a netip.Addr) bool { return slices.Contains(p.addresses, a) }
+// Has reports whether a is one of the local addresses that are used.
+func (p *Ports) Has(a netip.Addr) bool { return slices.Contains(p.Addresses, a) }
 
-// close closes every socket; the read loops below them end with it.
-func (p *ports) close() error {
+// Close closes every socket; the read loops below them end with it.
+func (p *Ports) Close() error {
 	var errs []error
-	if p.udp != nil {
-		errs = append(errs, p.udp.Close())
+	if p.UDP != nil {
+		errs = append(errs, p.UDP.Close())
 	}
-	if p.tcp != nil {
-		errs = append(errs, p.tcp.Close())
+	if p.TCP != nil {
+		errs = append(errs, p.TCP.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -129,23 +144,23 @@ func usable(ip netip.Addr, o Options) bool {
 // sameTries is how often a free port is looked for that every address still has free.
 const sameTries = 16
 
-func (p *ports) listenUDP(o Options, addresses []netip.Addr) error {
+func (p *Ports) listenUDP(o Options, addresses []netip.Addr) error {
 	var conns []net.PacketConn
 	var err error
 	for range sameTries {
-		if conns, p.udpPort, err = sameUDPPort(p.net, o.UDPPort, addresses); err == nil || o.UDPPort != 0 {
+		if conns, p.UDPPort, err = sameUDPPort(p.Net, o.UDP, addresses); err == nil || o.UDP != 0 {
 			break
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("media.udp_port: %w", err)
 	}
-	log := (&logFactory{o.Logger}).NewLogger("ice")
+	log := o.Log.NewLogger("ice")
 	muxes := make([]ice.UDPMux, 0, len(conns))
 	for _, c := range conns {
-		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log, UDPConn: c, Net: p.net}))
+		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log, UDPConn: c, Net: p.Net}))
 	}
-	p.udp = ice.NewMultiUDPMuxDefault(muxes...)
+	p.UDP = ice.NewMultiUDPMuxDefault(muxes...)
 	return nil
 }
 
@@ -172,8 +187,8 @@ func sameUDPPort(n transport.Net, port int, addresses []netip.Addr) ([]net.Packe
 
 // listenTCP opens one socket for all addresses: unlike a datagram, a TCP connection always answers from the address that
 // was asked. Connections to an address that is not ours to use are closed.
-func (p *ports) listenTCP(o Options, addresses []netip.Addr) error {
-	local := &net.TCPAddr{Port: o.TCPPort}
+func (p *Ports) listenTCP(o Options, addresses []netip.Addr) error {
+	local := &net.TCPAddr{Port: o.TCP}
 	if len(addresses) == 1 {
 		local.IP = addresses[0].AsSlice()
 	}
@@ -182,10 +197,10 @@ func (p *ports) listenTCP(o Options, addresses []netip.Addr) error {
 		return fmt.Errorf("media.tcp_port: %w", err)
 	}
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
-		p.tcpPort = a.Port
+		p.TCPPort = a.Port
 	}
-	p.tcp = ice.NewTCPMuxDefault(ice.TCPMuxParams{
-		Listener: chosenListener{l, addresses}, Logger: (&logFactory{o.Logger}).NewLogger("ice"),
+	p.TCP = ice.NewTCPMuxDefault(ice.TCPMuxParams{
+		Listener: chosenListener{l, addresses}, Logger: o.Log.NewLogger("ice"),
 		ReadBufferSize: tcpReadPackets, WriteBufferSize: tcpWriteBuffer,
 	})
 	return nil

@@ -27,6 +27,8 @@ type Options struct {
 	Engine     *rtc.Engine
 	ICEServers []ICEServer  // for the clients to use besides our own addresses
 	Logger     *slog.Logger // nil: none
+
+	Revocations *token.Revocations // tokens that no longer let anybody in; nil: none
 }
 
 // An ICEServer is a STUN or TURN server that clients may use.
@@ -42,6 +44,9 @@ type Server struct {
 	ice    []ICEServer
 	log    *slog.Logger
 	secret [32]byte // makes up what must be random per room
+
+	revocations *token.Revocations
+	sessions    registry
 }
 
 // New returns a Server. Its rooms stand still until Run is called.
@@ -49,7 +54,7 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger}
+	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations}
 	_, _ = rand.Read(s.secret[:]) // never fails (crypto/rand)
 	return s
 }
@@ -93,6 +98,9 @@ type PeerOptions struct {
 
 // Check reports whether Join would be refused, as an *Error, without joining.
 func (s *Server) Check(g token.Grant) error {
+	if s.revocations.Revoked(g.Origin) {
+		return errRevoked
+	}
 	if err := s.rooms.Check(sfu.RoomID(g.Room), member(g, PeerOptions{})); err != nil {
 		return refusal(err)
 	}
@@ -135,8 +143,16 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 		stop:      make(chan struct{}),
 	}
 	sess.wakes.Go(sess.wakeLoop)
+	s.sessions.add(sess)
+	sess.ended = func() { s.sessions.remove(sess) }
+	if s.revocations.Revoked(g.Origin) { // since the first check, and perhaps before Evict could see the session
+		sess.Leave(sfu.ParticipantRemoved)
+		return nil, errRevoked
+	}
 	return sess, nil
 }
+
+var errRevoked = &Error{Code: NotAllowed, Text: "the token has been revoked"}
 
 // refusal turns an error of the rooms into one for the client; nil stays nil.
 func refusal(err error) error {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -26,7 +27,17 @@ type claims struct {
 
 // own holds what only this server's authoriser writes. It counts because only a holder of the secret can sign it.
 type own struct {
-	Room bool `json:"room,omitempty"` // Grant.FullAccess
+	Room         bool   `json:"room,omitempty"` // Grant.FullAccess
+	User         string `json:"user,omitempty"` // Grant.Origin
+	Conversation string `json:"conversation,omitempty"`
+	Verified     int64  `json:"verified,omitempty"` // ms since 1970
+}
+
+func (o *own) origin() Origin {
+	if o == nil || o.User == "" {
+		return Origin{}
+	}
+	return Origin{User: o.User, Conversation: o.Conversation, Verified: time.UnixMilli(o.Verified)}
 }
 
 // video is LiveKit's room grant. Clients of the authoriser expect roomCreate and hidden to be spelled out.
@@ -64,7 +75,7 @@ func (c *claims) grant() Grant {
 		Room: v.Room, DestinationRoom: v.DestinationRoom,
 		RoomJoin: v.RoomJoin, RoomAdmin: v.RoomAdmin, RoomCreate: v.RoomCreate,
 		RoomList: v.RoomList, RoomRecord: v.RoomRecord, IngressAdmin: v.IngressAdmin,
-		FullAccess: c.Own != nil && c.Own.Room,
+		FullAccess: c.Own != nil && c.Own.Room, Origin: c.Own.origin(),
 		RoomConfig: c.RoomConfig, SHA256: c.SHA256,
 		Permission: v.permission(),
 	}
@@ -130,8 +141,11 @@ func claimsOf(g Grant) *claims {
 	if g.CanManageAgentSession {
 		c.Video.CanManageAgentSession = &g.CanManageAgentSession
 	}
-	if g.FullAccess {
-		c.Own = &own{Room: true}
+	if g.FullAccess || g.Origin.User != "" {
+		c.Own = &own{Room: g.FullAccess}
+	}
+	if g.Origin.User != "" {
+		c.Own.User, c.Own.Conversation, c.Own.Verified = g.Origin.User, g.Origin.Conversation, g.Origin.Verified.UnixMilli()
 	}
 	return c
 }

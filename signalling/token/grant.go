@@ -31,12 +31,21 @@ type Grant struct {
 	// which clients need after a restart of the server. It is a claim of ours, so that roomCreate can stay
 	// false as the clients of the authoriser expect.
 	FullAccess bool
+	Origin     Origin // zero unless our own authoriser issued the token
 
 	RoomConfig json.RawMessage // claim roomConfig: a livekit.RoomConfiguration in protobuf's JSON; nil if absent
 	SHA256     string          // claim sha256: digest of the body this token vouches for, as webhooks carry it
 
 	Permission
 	Validity
+}
+
+// An Origin says for whom and for which conversation our own authoriser issued a token, and since when that is known to
+// be right. Refreshed tokens keep it, so that what is revoked stays so.
+type Origin struct {
+	User         string    // a Matrix user id
+	Conversation string    // where the user is a member: a Matrix room id
+	Verified     time.Time // in milliseconds
 }
 
 // Permission is what the bearer may do once it is in the room. The zero value allows nothing.

@@ -92,8 +92,8 @@ func (k Keys) Mint(key string, g Grant, ttl time.Duration, now time.Time) (strin
 	if ttl < time.Second {
 		return "", fmt.Errorf("mint token: a life of %s is too short", ttl)
 	}
-	if !utf8.ValidString(g.Identity) || !utf8.ValidString(g.Room) { // JSON would silently make it another one
-		return "", errors.New("mint token: identity or room is not UTF-8")
+	if !utf8.ValidString(g.Identity + g.Room + g.Origin.User + g.Origin.Conversation) { // JSON would silently make it another one
+		return "", errors.New("mint token: identity, room or origin is not UTF-8")
 	}
 	c := claimsOf(g)
 	c.RegisteredClaims = jwt.RegisteredClaims{

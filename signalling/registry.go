@@ -1,0 +1,77 @@
+package signalling
+
+import (
+	"sync"
+	"time"
+
+	"callserver/sfu"
+	"callserver/signalling/token"
+)
+
+// A registry knows the sessions that have not left. Safe for concurrent use; the zero value is empty.
+type registry struct {
+	mu    sync.Mutex
+	rooms map[string]map[*Session]struct{} // by the room of the grant
+}
+
+func (r *registry) add(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.rooms == nil {
+		r.rooms = make(map[string]map[*Session]struct{})
+	}
+	if r.rooms[s.grant.Room] == nil {
+		r.rooms[s.grant.Room] = make(map[*Session]struct{})
+	}
+	r.rooms[s.grant.Room][s] = struct{}{}
+}
+
+func (r *registry) remove(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in := r.rooms[s.grant.Room]
+	delete(in, s)
+	if len(in) == 0 {
+		delete(r.rooms, s.grant.Room)
+	}
+}
+
+// filter returns the sessions of a room, or of all rooms if it is empty, that fit.
+func (r *registry) filter(room string, fits func(*Session) bool) (found []*Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, in := range r.rooms {
+		if room != "" && name != room {
+			continue
+		}
+		for s := range in {
+			if fits(s) {
+				found = append(found, s)
+			}
+		}
+	}
+	return found
+}
+
+// Origins returns the origins of the tokens with which people are in a room, or in any room if it is empty. Those whose
+// token has none are left out.
+func (s *Server) Origins(room string) []token.Origin {
+	in := s.sessions.filter(room, func(sess *Session) bool { return sess.grant.Origin.User != "" && !sess.part.Closed() })
+	origins := make([]token.Origin, len(in))
+	for i, sess := range in {
+		origins[i] = sess.grant.Origin
+	}
+	return origins
+}
+
+// Evict takes everybody out whose token was issued to the user for the conversation, and returns how many these were.
+// Their media stops before it returns; their clients are told by their edges.
+func (s *Server) Evict(user, conversation string) int {
+	out := s.sessions.filter("", func(sess *Session) bool {
+		return sess.grant.Origin.User == user && sess.grant.Origin.Conversation == conversation && !sess.part.Closed()
+	})
+	for _, sess := range out {
+		sess.part.Leave(sfu.ParticipantRemoved, time.Now())
+	}
+	return len(out)
+}

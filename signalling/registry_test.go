@@ -1,0 +1,68 @@
+package signalling
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"callserver/sfu"
+	"callserver/signalling/token"
+)
+
+func TestEvict(t *testing.T) {
+	s := newServer(t, sfu.Options{AutoCreate: true})
+	s.revocations = &token.Revocations{}
+	verified := time.Now().Add(-time.Minute)
+	grant := func(room, identity, user, conversation string) token.Grant {
+		g := token.Join(room, identity)
+		g.Origin = token.Origin{User: user, Conversation: conversation, Verified: verified}
+		return g
+	}
+	var sessions []*Session
+	for _, g := range []token.Grant{
+		grant("room", "a1", "@a:x", "!r:x"), grant("room", "a2", "@a:x", "!r:x"), grant("slot", "a3", "@a:x", "!r:x"),
+		grant("other", "a4", "@a:x", "!other:x"), grant("room", "b", "@b:x", "!r:x"), token.Join("room", "guest"),
+	} {
+		sess, err := s.Join(t.Context(), g, PeerOptions{Single: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sess.Leave(sfu.ClientInitiated)
+		sessions = append(sessions, sess)
+	}
+	if got := len(s.Origins("room")); got != 3 {
+		t.Errorf("%d origins in the room, want those of a twice and b", got)
+	}
+	s.revocations.Revoke("@a:x", "!r:x", time.Now())
+	if got := s.Evict("@a:x", "!r:x"); got != 3 {
+		t.Errorf("%d evicted, want 3", got)
+	}
+	for i, sess := range sessions {
+		if got, want := sess.part.Closed(), i < 3; got != want {
+			t.Errorf("%s is out: %v, want %v", sess.grant.Identity, got, want)
+		}
+	}
+	if s.Evict("@a:x", "!r:x") != 0 || len(s.Origins("")) != 2 {
+		t.Errorf("who is out is still there: %v", s.Origins(""))
+	}
+	var refusal *Error
+	dead := grant("room", "a5", "@a:x", "!r:x")
+	if _, err := s.Join(t.Context(), dead, PeerOptions{}); !errors.As(err, &refusal) || refusal.Code != NotAllowed {
+		t.Errorf("join with a revoked token: %v", err)
+	}
+	if err := s.Check(dead); !errors.As(err, &refusal) || refusal.Code != NotAllowed {
+		t.Errorf("check of a revoked token: %v", err)
+	}
+	dead.Origin.Verified = time.Now().Add(time.Second)
+	sess, err := s.Join(t.Context(), dead, PeerOptions{})
+	if err != nil {
+		t.Fatalf("verified anew: %v", err)
+	}
+	sess.Leave(sfu.ClientInitiated)
+	for _, sess := range sessions {
+		sess.Leave(sfu.ClientInitiated)
+	}
+	if len(s.sessions.rooms) != 0 {
+		t.Errorf("the registry holds sessions that left: %v", s.sessions.rooms)
+	}
+}

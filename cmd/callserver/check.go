@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"log/slog"
+)
 
 type checkCmd struct{ configured }
 
@@ -8,6 +11,9 @@ type checkCmd struct{ configured }
 func (c checkCmd) Run(cmd *command) error {
 	conf, err := c.load(cmd)
 	if err != nil {
+		return err
+	}
+	if _, err := connections(conf, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
 	for _, w := range conf.Warnings {

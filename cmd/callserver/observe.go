@@ -5,6 +5,7 @@ import (
 	"callserver/internal/telemetry"
 	"callserver/sfu"
 	"callserver/sfu/rtc"
+	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
 )
@@ -57,6 +58,32 @@ func (s *server) observe() {
 		counter("matrix_lookup_failures_total", "OpenID questions without a usable answer.", func(v matrixrtc.Stats) uint64 { return v.LookupFailures }),
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.LookupsSpared }),
 	)
+	telemetry.Poll(t, s.homeserverStats,
+		counter("homeserver_requests_total", "Requests sent to homeservers.", func(v homeserver.Stats) uint64 { return v.Requests }),
+		counter("homeserver_failures_total", "Requests that homeservers did not answer, or with 5xx or 429.", func(v homeserver.Stats) uint64 { return v.Failures }),
+		counter("homeserver_spared_total", "Requests not sent to a homeserver that had not answered just before.", func(v homeserver.Stats) uint64 { return v.Spared }),
+		counter("homeserver_transactions_total", "Transactions pushed by homeservers.", func(v homeserver.Stats) uint64 { return v.Transactions }),
+		counter("homeserver_replayed_total", "Transactions seen before.", func(v homeserver.Stats) uint64 { return v.Replayed }),
+		counter("homeserver_events_total", "Events pushed by homeservers.", func(v homeserver.Stats) uint64 { return v.Events }),
+		counter("homeserver_bad_events_total", "Events that could not be read.", func(v homeserver.Stats) uint64 { return v.BadEvents }),
+		counter("homeserver_dropped_total", "Events that a part of this server had no room for.", func(v homeserver.Stats) uint64 { return v.Dropped }),
+	)
+}
+
+// homeserverStats are those of all homeservers together.
+func (s *server) homeserverStats() (sum homeserver.Stats) {
+	for _, h := range s.matrix {
+		v := h.Stats()
+		sum.Requests += v.Requests
+		sum.Failures += v.Failures
+		sum.Spared += v.Spared
+		sum.Transactions += v.Transactions
+		sum.Replayed += v.Replayed
+		sum.Events += v.Events
+		sum.BadEvents += v.BadEvents
+		sum.Dropped += v.Dropped
+	}
+	return sum
 }
 
 func counter[S any](name, help string, of func(S) uint64) telemetry.Metric[S] {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"callserver/edge"
+	"callserver/signalling/homeserver"
 	"callserver/web"
 )
 
@@ -20,6 +21,7 @@ const (
 func (s *server) routes() http.Handler {
 	return edge.Mux(
 		edge.Mount{Handler: s.page, Root: web.Root()},
+		edge.Mount{Handler: homeserver.Handler(s.matrix...), Root: []string{"/_matrix/app/"}},
 		edge.Mount{Handler: http.HandlerFunc(s.healthz), Root: []string{"/healthz"}},
 		edge.Mount{Handler: s.client, Root: []string{"/rtc", "/rtc/", "/twirp/"}, Prefixes: []string{sfuPath}},
 		edge.Mount{

@@ -16,6 +16,7 @@ import (
 	"callserver/sfu"
 	"callserver/sfu/rtc"
 	"callserver/signalling"
+	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/token"
@@ -30,11 +31,14 @@ type server struct {
 	engine     *rtc.Engine
 	sessions   *signalling.Server
 	client     *livekit.Edge
+	matrix     []*homeserver.Homeserver // as configured
 	authoriser *matrixrtc.Authoriser
 	page       *web.Page
 	public     *edge.Listener // what clients reach
 	admin      *edge.Listener // what the operator reaches, nil = off
 	draining   atomic.Bool
+
+	revocations *token.Revocations // shared by the authoriser, which revokes, and the sessions, which look
 }
 
 // newServer wires the parts and opens every socket, or none.
@@ -54,8 +58,12 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	if s.matrix, err = connections(c, log); err != nil {
+		return nil, err
+	}
 	keys := token.Keys(c.Keys)
-	s.sessions = signalling.New(signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log})
+	s.revocations = &token.Revocations{}
+	s.sessions = signalling.New(signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations})
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	if s.authoriser, err = matrixrtc.New(authoriserOptions(c, s.rooms, log)); err != nil {
 		return nil, err
@@ -95,7 +103,9 @@ func authoriserOptions(c *config.Config, rooms *sfu.Rooms, log *slog.Logger) mat
 		Logger:     log,
 	}
 	for _, h := range c.Homeservers {
-		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver(h))
+		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver{
+			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Federation: h.Federation,
+		})
 	}
 	if c.RemoteUsers {
 		o.Remote = matrixrtc.RemoteSubscribe
@@ -166,6 +176,9 @@ func (s *server) close(ctx context.Context) error {
 		if l != nil {
 			end("http", l.Close(ctx))
 		}
+	}
+	for _, h := range s.matrix {
+		end("homeserver", h.Close())
 	}
 	if s.engine != nil {
 		end("media", s.engine.Close())

@@ -67,6 +67,14 @@ type Homeserver struct {
 	ServerName string
 	ClientAPI  string // base URL of its client API, "" = not used
 	Federation string // base URL that replaces server-name resolution, "" = resolve
+
+	Registrations []File // application service registrations that the homeserver has too
+}
+
+// File is one that a setting names, as it was when the configuration was loaded.
+type File struct {
+	Name string
+	Text []byte
 }
 
 // Development tells whether the well-known development key opens this server.

@@ -202,12 +202,7 @@ func keysFile(l *loader, key string, v any) {
 	if !ok {
 		return
 	}
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(l.dir, name)
-	}
-	if info, err := os.Stat(name); err == nil && info.Mode().Perm()&0o007 != 0 {
-		l.config.Warnings = append(l.config.Warnings, key+": everybody on this machine can read "+name+" - chmod o-rwx it")
-	}
+	l.warnIfPublic(key, name)
 	tree, err := yaml.Parser().Unmarshal(text)
 	if err != nil || len(tree) == 0 {
 		l.problem(key, name+" holds no keys", "write one \"key: secret\" a line")
@@ -234,7 +229,9 @@ func homeservers(l *loader, key string, v any) {
 }
 
 // HomeserverKeys lists the settings of one entry of homeservers.
-func HomeserverKeys() []string { return []string{"server_name", "client_api", "federation"} }
+func HomeserverKeys() []string {
+	return []string{"server_name", "client_api", "federation", "registration"}
+}
 
 func (l *loader) homeserver(at string, fields map[string]any) {
 	var h Homeserver
@@ -255,6 +252,8 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			if u, ok := l.url(key, value); ok {
 				h.Federation = u.String()
 			}
+		case "registration":
+			h.Registrations = l.registrations(key, value)
 		default:
 			fix := "an entry has " + strings.Join(HomeserverKeys(), ", ")
 			if s := suggest(name, HomeserverKeys()); s != "" {
@@ -262,6 +261,9 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			}
 			l.problem(key, "no such setting", fix)
 		}
+	}
+	if len(h.Registrations) > 0 && h.ClientAPI == "" {
+		l.problem(at+".client_api", "is missing, and registration is of no use without it", "write the base URL at which this machine reaches the homeserver, for example http://127.0.0.1:8008")
 	}
 	if h.ServerName == "" {
 		l.problem(at+".server_name", "is missing", "write what stands after the colon of a user's id, for example example.org")
@@ -272,6 +274,38 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 		return
 	}
 	l.config.Homeservers = append(l.config.Homeservers, h)
+}
+
+// registrations reads one file or several.
+func (l *loader) registrations(key string, v any) (files []File) {
+	names, several := v.([]any)
+	if !several {
+		names = []any{v}
+	}
+	for _, v := range names {
+		name, isText := v.(string)
+		if !isText || name == "" {
+			l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name the registration file that the homeserver has too, or a list of them")
+			continue
+		}
+		text, ok := l.file(key, name)
+		if !ok {
+			continue
+		}
+		l.warnIfPublic(key, name)
+		files = append(files, File{name, text})
+	}
+	return files
+}
+
+// warnIfPublic warns of a file of secrets that everybody can read.
+func (l *loader) warnIfPublic(key, name string) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(l.dir, name)
+	}
+	if info, err := os.Stat(name); err == nil && info.Mode().Perm()&0o007 != 0 {
+		l.config.Warnings = append(l.config.Warnings, key+": everybody on this machine can read "+name+" - chmod o-rwx it")
+	}
 }
 
 func remoteUsers(l *loader, key string, v any) {

@@ -20,7 +20,6 @@ package homeserver
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -29,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"maunium.net/go/mautrix/federation"
 	"maunium.net/go/mautrix/id"
 )
 
@@ -39,10 +39,10 @@ const (
 	maxAtOnce      = 128      // requests; the next one waits, within its time-out
 )
 
-// Options of a Homeserver. ServerName and ClientAPI are required.
+// Options of a Homeserver. ServerName is required.
 type Options struct {
 	ServerName    string          // example.org
-	ClientAPI     string          // base URL of the client API: https://matrix.example.org
+	ClientAPI     string          // base URL of the client API; empty means https://HOST of ServerName
 	Registrations []*Registration // parsed; none means that only callers' own tokens can be used
 	RootCAs       *x509.CertPool  // nil means the system's
 	Timeout       time.Duration   // of one request; 0 means 5 s
@@ -82,14 +82,21 @@ type Stats struct {
 
 // New checks the options, all of them. The caller must Close the Homeserver.
 func New(o Options) (*Homeserver, error) {
+	host, _, ok := federation.ParseServerName(o.ServerName)
+	if !ok {
+		return nil, fmt.Errorf("homeserver %q: that is no server name", o.ServerName)
+	}
+	if o.ClientAPI == "" {
+		if strings.Contains(host, ":") { // an IPv6 address
+			host = "[" + host + "]"
+		}
+		o.ClientAPI = "https://" + host
+	}
 	base, err := url.Parse(strings.TrimRight(o.ClientAPI, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.RawQuery != "" {
 		return nil, fmt.Errorf("homeserver %s: client API %q is not a base URL like https://matrix.example.org", o.ServerName, o.ClientAPI)
 	}
 	base.RawPath = base.EscapedPath()
-	if o.ServerName == "" {
-		return nil, errors.New("homeserver: no server name")
-	}
 	if err := distinct(o.Registrations); err != nil {
 		return nil, fmt.Errorf("homeserver %s: %w", o.ServerName, err)
 	}

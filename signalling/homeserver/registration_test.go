@@ -86,7 +86,7 @@ func TestNewRefuses(t *testing.T) {
 	r := NarrowRegistration(server, "http://127.0.0.1:1")
 	for name, o := range map[string]Options{
 		"no server name": {ClientAPI: "https://example.org"},
-		"no client API":  {ServerName: server},
+		"a URL as name":  {ServerName: "https://example.org"},
 		"no URL":         {ServerName: server, ClientAPI: "example.org"},
 		"twice":          {ServerName: server, ClientAPI: "https://example.org", Registrations: []*Registration{r, r}},
 	} {

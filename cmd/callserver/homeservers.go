@@ -1,0 +1,35 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"callserver/internal/config"
+	"callserver/signalling/homeserver"
+)
+
+// connections makes a connection of each homeserver of the configuration, in its order, and reports every registration
+// that is none. Nothing is opened.
+func connections(c *config.Config, log *slog.Logger) ([]*homeserver.Homeserver, error) {
+	var made []*homeserver.Homeserver
+	var errs []error
+	for i, h := range c.Homeservers {
+		o := homeserver.Options{ServerName: h.ServerName, ClientAPI: h.ClientAPI, RootCAs: c.FederationCA, Logger: log}
+		for _, file := range h.Registrations {
+			r, err := homeserver.ParseRegistration(file.Text)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("homeservers[%d].registration: %s: %w", i, file.Name, err))
+				continue
+			}
+			o.Registrations = append(o.Registrations, r)
+		}
+		connection, err := homeserver.New(o)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("homeservers[%d]: %w", i, err))
+			continue
+		}
+		made = append(made, connection)
+	}
+	return made, errors.Join(errs...)
+}

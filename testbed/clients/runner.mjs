@@ -13,7 +13,7 @@ export async function runCases(cases, world) {
   const total = stopwatch();
   const stop = async () => { await stopAll(); process.exit(1); };
   process.once('SIGINT', stop).once('SIGTERM', stop);
-  for (const { name, about, seconds = 60, run } of cases) {
+  for (const { name, about, seconds = 90, run } of cases) {
     const time = stopwatch();
     const stage = world.stage(name);
     try {

@@ -1,6 +1,6 @@
 // Three people in one room: one PC, two PCs and Firefox mixed, plain and end-to-end encrypted.
 import { allSee } from '../peer.mjs';
-import { claim, until } from '../wait.mjs';
+import { claim, stopwatch, until } from '../wait.mjs';
 
 const ring = { alice: 'one', bob: 'two', carol: 'three' };
 
@@ -34,6 +34,35 @@ async function keepsFlowing(peers, seconds) {
   }
 }
 
+// Firefox as the publisher of layers, with two peer connections and with one, muting and loading its page anew.
+async function firefox(stage) {
+  const server = await stage.server();
+  const [alice, carol] = [await stage.peer('alice'), await stage.peer('carol', 'firefox')];
+  await alice.join(server, stage.room, { adaptiveStream: true, dynacast: true });
+  const gone = [];
+  const layered = { width: 640, height: 360, simulcast: true };
+  for (const single of [false, true]) {
+    await carol.join(server, stage.room, { single, dynacast: true });
+    await carol.publish(layered);
+    if (!single) await alice.publish();
+    await allSee([alice, carol]);
+    for (const [width, height, lines] of [[640, 360, 360], [160, 90, 180], [640, 360, 360]]) {
+      await alice.call('size', 'carol', 'camera', width, height);
+      await until(`alice gets ${lines} lines of carol`, async () => (await alice.snapshot()).remotes.carol.tracks.camera.frameHeight === lines);
+      await alice.sees(carol);
+    }
+    await carol.call('mute', 'camera', true);
+    await alice.event('muted', (e) => e.source === 'camera');
+    await carol.call('mute', 'camera', false);
+    await alice.sees(carol);
+    await carol.reload();
+    const time = stopwatch();
+    await alice.others([], 25);
+    gone.push(`${time()} s`);
+  }
+  return `gone ${gone.join(' and ')} after leaving by a reload`;
+}
+
 export const calls = [
   {
     name: 'call', about: 'v1, v0 and Firefox in one room decode each other for 10 s', seconds: 90,
@@ -62,4 +91,5 @@ export const calls = [
       return `joined in ${peers.map((p) => `${p.joined.milliseconds} ms`).join(', ')}`;
     },
   },
+  { name: 'firefox', about: 'Firefox publishes layers in both modes, mutes and reloads', seconds: 120, run: firefox },
 ];

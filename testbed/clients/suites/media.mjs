@@ -213,8 +213,8 @@ async function codecs(stage) {
 }
 
 export const media = [
-  { name: 'layers', about: 'the picture follows the size of its element, and pauses when hidden', seconds: 90, run: layers },
-  { name: 'dynacast', about: 'layers that nobody watches are not sent', seconds: 90, run: dynacast },
+  { name: 'layers', about: 'the picture follows the size of its element, and pauses when hidden', run: layers },
+  { name: 'dynacast', about: 'layers that nobody watches are not sent', run: dynacast },
   { name: 'mute', about: 'camera and microphone off and on, devices closed meanwhile', run: mute },
   { name: 'mute kept', about: 'muted tracks whose source the application keeps', run: muteKept },
   { name: 'unpublish', about: 'unpublish, publish again, unsubscribe, subscribe again', run: unpublish },

@@ -95,6 +95,49 @@ const behindLink = (how, single) => async (stage) => {
   return `flowing ${took} s after the network was back, ${after.self.sid === before.self.sid ? 'same session' : 'joined anew'}, over ${local.protocol}`;
 };
 
+// beyond sets up a call of which alice's end is behind a link in the given state from the start.
+async function beyond(stage, conditions) {
+  const { world } = stage;
+  const pages = (await world.pages()).url(serverSide);
+  const { browser, play } = await launchBehindLink(world, stage, pages);
+  const server = await stage.ownServer({ address: serverSide });
+  const [alice, bob] = [await stage.peer('alice', browser, pages), await stage.peer('bob')];
+  await play(conditions);
+  await alice.join(server, stage.room);
+  await bob.join(server, stage.room, { single: false });
+  await flowing(alice, bob);
+  return [alice, bob, play];
+}
+
+// A network that lets no UDP through: media takes the TCP port.
+async function noUdp(stage) {
+  const [alice, bob] = await beyond(stage, { loss: 1, only: 'udp' });
+  const { local } = await alice.call('transport');
+  claim(local.protocol === 'tcp', `alice is connected over ${local.protocol}`);
+  await allSee([alice, bob], { frames: 60 });
+  return `connected over TCP in ${alice.joined.milliseconds} ms`;
+}
+
+// One packet in twenty is lost each way: what is lost is asked for and sent again, in both directions, and the picture goes on.
+async function lossy(stage) {
+  const [alice, bob, play] = await beyond(stage, { delay_ms: 20 });
+  const figures = async (peer, other) => (await peer.snapshot()).remotes[other.identity].tracks.camera;
+  const before = [await figures(alice, bob), await figures(bob, alice)];
+  await play({ delay_ms: 20, loss: 0.05 });
+  await allSee([alice, bob], { frames: 150, seconds: 40 });
+  const after = [await figures(alice, bob), await figures(bob, alice)];
+  const notes = after.map((now, i) => {
+    const frozen = now.totalFreezesDuration - before[i].totalFreezesDuration;
+    claim(frozen < 3, `${frozen.toFixed(1)} s of about 10 s frozen`);
+    return `${now.framesDecoded - before[i].framesDecoded} frames with ${now.freezeCount - before[i].freezeCount} freezes`;
+  });
+  const { nackCount } = (await figures(alice, bob));
+  claim(nackCount > 0, 'alice asked for nothing again');
+  const { camera } = (await alice.snapshot()).locals;
+  claim(camera.encodings.some((e) => e.retransmittedPacketsSent > 0), 'alice sent nothing again');
+  return `down ${notes[0]}, up ${notes[1]}`;
+}
+
 const restart = (signal) => async (stage) => {
   const server = await stage.ownServer();
   const [alice, bob] = [await stage.peer('alice'), await stage.peer('bob')];
@@ -190,13 +233,15 @@ async function tokenFor(server, peer, matrixRoom, stage) {
 
 export const resilience = [
   { name: 'reload', about: 'the page is loaded anew', run: reload },
-  { name: 'websocket cut', about: 'no websocket for 5 s', seconds: 90, run: websocketCut },
-  { name: 'udp cut', about: 'no UDP for 5 s', seconds: 90, run: behindLink({ only: 'udp' }, true) },
-  { name: 'udp cut v0', about: 'no UDP for 5 s, two peer connections', seconds: 90, run: behindLink({ only: 'udp' }, false) },
-  { name: 'network cut', about: 'no packet at all for 5 s', seconds: 90, run: behindLink({}, true) },
-  { name: 'restart', about: 'the server stops when asked and starts again', seconds: 90, run: restart('SIGTERM') },
-  { name: 'restart killed', about: 'the server is killed and starts again', seconds: 90, run: restart('SIGKILL') },
-  { name: 'killed tab', about: 'a tab that dies is gone within 25 s and comes back once', seconds: 90, run: killedTab },
-  { name: 'killed tab at once', about: 'a tab that dies and is opened again at once', seconds: 90, run: killedTabAtOnce },
-  { name: 'room anew', about: 'a token of ours makes its room anew after a restart, another does not', seconds: 90, run: roomAnew },
+  { name: 'websocket cut', about: 'no websocket for 5 s', run: websocketCut },
+  { name: 'udp cut', about: 'no UDP for 5 s', run: behindLink({ only: 'udp' }, true) },
+  { name: 'udp cut v0', about: 'no UDP for 5 s, two peer connections', run: behindLink({ only: 'udp' }, false) },
+  { name: 'network cut', about: 'no packet at all for 5 s', run: behindLink({}, true) },
+  { name: 'no udp', about: 'a network without UDP', run: noUdp },
+  { name: 'lossy', about: 'five per cent of all packets lost', run: lossy },
+  { name: 'restart', about: 'the server stops when asked and starts again', run: restart('SIGTERM') },
+  { name: 'restart killed', about: 'the server is killed and starts again', run: restart('SIGKILL') },
+  { name: 'killed tab', about: 'a tab that dies is gone within 25 s and comes back once', run: killedTab },
+  { name: 'killed tab at once', about: 'a tab that dies and is opened again at once', run: killedTabAtOnce },
+  { name: 'room anew', about: 'a token of ours makes its room anew after a restart, another does not', run: roomAnew },
 ];

@@ -19,6 +19,9 @@ import (
 // maxHeldCandidates bounds the client's candidates that wait for the description they belong to; more are dropped.
 const maxHeldCandidates = 256
 
+// maxOutbox bounds the RTCP packets that wait for Pion to take them. More are dropped: reports and requests are repeated.
+const maxOutbox = 512
+
 // connection is one Pion connection of a Peer. Safe for concurrent use.
 type connection struct {
 	peer   *Peer
@@ -38,6 +41,11 @@ type connection struct {
 	local     []CandidateGathered       // held ones
 	last      *CandidateGathered        // kept back, to mark the last of a gathering
 	told      map[string]bool           // candidate lines of this gathering
+	outbox    []rtcp.Packet             // not yet handed to Pion, at most maxOutbox
+	flushing  bool                      // flush is running
+
+	roundTrip  atomic.Int64 // time.Duration, as measured last
+	measuredAt time.Time    // flush's only
 }
 
 func (p *Peer) newConnection(t Target) (*connection, error) {
@@ -253,8 +261,43 @@ func (c *connection) addRemotes(d *description.Description) {
 	}
 }
 
-// send writes RTCP packets, as few to a datagram as fit. Failing to send is no error: reports are repeated.
+// send queues RTCP packets. They are written by a goroutine of the peer's, because Pion keeps its locks for as long as a
+// connection takes to close, and those who send (the tick loop, other clients' read loops) serve more than this client.
 func (c *connection) send(packets []rtcp.Packet) {
+	if len(packets) == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.outbox = append(c.outbox, packets[:min(len(packets), maxOutbox-len(c.outbox))]...)
+	begin := !c.flushing
+	c.flushing = true
+	c.mu.Unlock()
+	if begin {
+		c.peer.start(c.flush) // a closed peer has nothing left to say
+	}
+}
+
+// flush writes what waits, and measures the round trip time about once a second while at it.
+func (c *connection) flush() {
+	for {
+		c.mu.Lock()
+		packets := c.outbox
+		c.outbox = nil
+		c.flushing = len(packets) > 0
+		c.mu.Unlock()
+		if len(packets) == 0 {
+			return
+		}
+		c.write(packets)
+		if now := time.Now(); now.Sub(c.measuredAt) >= time.Second {
+			c.measuredAt = now
+			c.roundTrip.Store(int64(c.measure()))
+		}
+	}
+}
+
+// write hands packets to Pion, as few to a datagram as fit. Failing to is no error: reports are repeated.
+func (c *connection) write(packets []rtcp.Packet) {
 	const limit = 1200 // bytes of a compound packet
 	for len(packets) > 0 {
 		n, size := 0, 0
@@ -270,7 +313,10 @@ func (c *connection) send(packets []rtcp.Packet) {
 }
 
 // rtt is the round trip time of the chosen candidate pair, 0 while unknown.
-func (c *connection) rtt() time.Duration {
+func (c *connection) rtt() time.Duration { return time.Duration(c.roundTrip.Load()) }
+
+// measure asks Pion for the round trip time. It may block while the connection closes.
+func (c *connection) measure() time.Duration {
 	stats, ok := transportOf(c.pc).ICETransport().GetSelectedCandidatePairStats()
 	if !ok {
 		return 0

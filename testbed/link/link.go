@@ -196,10 +196,10 @@ func (w *way) next() ([]byte, time.Duration) {
 	return nil, time.Hour
 }
 
-// ended tells the end of the link from a fault of its device.
+// ended tells a fault of a device from the end of the link, which is none.
 func ended(ctx context.Context, what string, err error) error {
-	if ctx.Err() != nil || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF) {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return nil
 }

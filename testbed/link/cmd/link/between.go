@@ -136,14 +136,16 @@ func controlLoop(ctx context.Context, listener net.Listener, l *link.Link) {
 			return
 		}
 		if err := control(ctx, connection, l); err != nil {
-			fmt.Fprintln(connection, err)
+			_, _ = fmt.Fprintln(connection, err) // who does not read the answer goes without
 		}
 		connection.Close()
 	}
 }
 
 func control(ctx context.Context, connection net.Conn, l *link.Link) error {
-	connection.SetDeadline(time.Now().Add(5 * time.Second))
+	if err := connection.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
 	text, err := io.ReadAll(io.LimitReader(connection, 1<<20))
 	if err != nil {
 		return err

@@ -85,8 +85,10 @@ func roundTrip(conn net.Conn, patience time.Duration) (time.Duration, error) {
 	end := time.Now().Add(patience)
 	for {
 		sent := time.Now()
+		if err := conn.SetReadDeadline(sent.Add(200 * time.Millisecond)); err != nil {
+			return 0, err
+		}
 		if _, err := conn.Write([]byte("hello")); err == nil {
-			conn.SetReadDeadline(sent.Add(200 * time.Millisecond))
 			if _, err = conn.Read(make([]byte, 100)); err == nil {
 				return time.Since(sent), nil
 			}
@@ -158,8 +160,8 @@ arrived: true counters: false
 		t.Errorf("error %v, output:\n%s\nwant:\n%s", err, output, want)
 	}
 	status := linkCommand(t, "sh", "-c", "exit 7")
-	if status.Run(); status.ProcessState.ExitCode() != 7 {
-		t.Errorf("exit status %d, want the command's 7", status.ProcessState.ExitCode())
+	if err := status.Run(); status.ProcessState.ExitCode() != 7 {
+		t.Errorf("%v, want the command's exit status 7", err)
 	}
 	missing, _ := linkCommand(t, "no-such-command").CombinedOutput()
 	if !strings.Contains(string(missing), "no-such-command") {

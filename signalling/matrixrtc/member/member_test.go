@@ -298,7 +298,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		StickyKey(content)
-		KeyOf(key, sender, "D")
+		_ = KeyOf(key, sender, "D")
 		UserOf(key)
 	})
 }

@@ -65,7 +65,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	s.revocations = &token.Revocations{}
 	s.sessions = signalling.New(signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations})
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
-	if s.authoriser, err = matrixrtc.New(authoriserOptions(c, s.rooms, log)); err != nil {
+	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c)); err != nil {
 		return nil, err
 	}
 	s.page = web.New(pageOptions(c))
@@ -92,19 +92,22 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	return s, nil
 }
 
-func authoriserOptions(c *config.Config, rooms *sfu.Rooms, log *slog.Logger) matrixrtc.Options {
+func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 	o := matrixrtc.Options{
-		Keys:       c.Keys,
-		Rooms:      roomMaker{rooms},
-		SFUPath:    sfuPath,
-		Prefix:     authoriserPath,
-		RootCAs:    c.FederationCA,
-		ClientAddr: clientAddr,
-		Logger:     log,
+		Keys:        c.Keys,
+		Rooms:       roomMaker{s.rooms},
+		Sessions:    s.sessions,
+		Revocations: s.revocations,
+		SFUPath:     sfuPath,
+		Prefix:      authoriserPath,
+		RootCAs:     c.FederationCA,
+		ClientAddr:  clientAddr,
+		Logger:      s.log,
 	}
-	for _, h := range c.Homeservers {
+	for i, h := range c.Homeservers {
 		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver{
 			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Federation: h.Federation,
+			Connection: s.matrix[i], Unverified: h.Unverified,
 		})
 	}
 	if c.RemoteUsers {
@@ -145,6 +148,7 @@ func pageOptions(c *config.Config) web.Options {
 func (s *server) work() []func(context.Context) error {
 	work := []func(context.Context) error{
 		s.sessions.Run,
+		s.authoriser.Run,
 		func(context.Context) error { return s.public.Run() },
 	}
 	if s.admin != nil {

@@ -58,10 +58,10 @@ log: {level: warn, format: json}
 	if diff := cmp.Diff(map[string]string{"one": secret, "two": secret}, c.Keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org", Federation: "http://127.0.0.1:8008"}}, c.Homeservers); diff != "" {
+	if diff := cmp.Diff([]Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org", Federation: "http://127.0.0.1:8008", Unverified: true}}, c.Homeservers); diff != "" {
 		t.Errorf("homeservers (-want +got):\n%s", diff)
 	}
-	if !c.Room.AutoCreate || !c.RemoteUsers || c.Admin.Listen != "" || !c.Log.JSON || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 0 {
+	if !c.Room.AutoCreate || !c.RemoteUsers || c.Admin.Listen != "" || !c.Log.JSON || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 1 {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -70,7 +70,7 @@ func TestEnvironmentTakesListsAsYAML(t *testing.T) {
 	c, err := Load("", []string{
 		"CALLSERVER_KEYS={one: " + secret + "}",
 		"CALLSERVER_MEDIA_ADVERTISE=203.0.113.7, 2001:db8::7",
-		"CALLSERVER_HOMESERVERS=[{server_name: example.org}]",
+		"CALLSERVER_HOMESERVERS=[{server_name: example.org, unverified: refuse}]",
 		"CALLSERVER_PORT_7880_TCP=tcp://10.0.0.1:7880",
 	})
 	if err != nil {
@@ -79,8 +79,8 @@ func TestEnvironmentTakesListsAsYAML(t *testing.T) {
 	if c.Keys["one"] != secret || len(c.Media.Advertise) != 2 || len(c.Homeservers) != 1 {
 		t.Errorf("got %+v", c)
 	}
-	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "CALLSERVER_PORT_7880_TCP") {
-		t.Errorf("warnings %q, want one about the unknown name", c.Warnings)
+	if len(c.Warnings) != 2 || !strings.Contains(c.Warnings[0], "CALLSERVER_PORT_7880_TCP") {
+		t.Errorf("warnings %q, want one about the unknown name, and that nobody can be verified", c.Warnings)
 	}
 }
 
@@ -112,8 +112,9 @@ func TestProblems(t *testing.T) {
 		{"keys as list", "keys: [one]", nil, []string{`keys: is not a list of key: secret pairs`}},
 		{"keys file missing", "keys_file: nowhere.yaml", nil, []string{`nowhere.yaml does not exist`}},
 		{"key in both", "keys: {two: " + secret + "}\nkeys_file: keys.yaml", nil, []string{`keys_file.two: is defined twice`}},
-		{"registrations", "homeservers: [{server_name: a.org, client_api: 'http://a.org', registration: [gone.yaml, 5]}, {server_name: b.org, registration: keys.yaml}]", nil, []string{
+		{"registrations", "homeservers: [{server_name: a.org, client_api: 'http://a.org', registration: [gone.yaml, 5], unverified: perhaps}, {server_name: b.org, registration: keys.yaml}]", nil, []string{
 			"gone.yaml does not exist", `homeservers[0].registration: "5" is no file`,
+			`homeservers[0].unverified: "perhaps" is not a policy - use refuse or allow`,
 			"homeservers[1].client_api: is missing, and registration is of no use without it"}},
 		{"homeservers", "homeservers: [{sever_name: a.org}, {server_name: \"@a:b\"}, {server_name: b.org}, {server_name: b.org}, {server_name: c.org, client_api: c.org}, d.org]", nil, []string{
 			`homeservers[0].server_name: is missing`, `homeservers[0].sever_name: no such setting - did you mean homeservers[0].server_name?`,
@@ -147,12 +148,13 @@ func TestProblems(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	c, err := load(t, "keys: {short: abc}\nkeys_file: open.yaml\nadmin: {listen: \":7980\"}")
+	c, err := load(t, "keys: {short: abc}\nkeys_file: open.yaml\nadmin: {listen: \":7980\"}\n"+
+		"homeservers: [{server_name: a.org, unverified: allow}, {server_name: b.org}, {server_name: c.org, unverified: refuse}]")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(c.Warnings, "\n")
-	for _, want := range []string{"keys.short: the secret has 3 characters", "everybody on this machine can read", "admin.listen: :7980 shows metrics"} {
+	for _, want := range []string{"homeservers[0]: membership is not verified", "homeservers[1]: membership is not verified", "homeservers[2]: nobody can be verified", "keys.short: the secret has 3 characters", "everybody on this machine can read", "admin.listen: :7980 shows metrics"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("warnings\n%s\nlack %q", text, want)
 		}
@@ -168,6 +170,9 @@ func TestRegistrations(t *testing.T) {
 		c, err := load(t, "homeservers: [{server_name: a.org, client_api: 'http://a.org', registration: "+value+"}]", "")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if c.Homeservers[0].Unverified {
+			t.Errorf("registration: %s: membership is not verified", value)
 		}
 		if diff := cmp.Diff([]File{{one, []byte("id: one")}}, c.Homeservers[0].Registrations); diff != "" {
 			t.Errorf("registration: %s (-want +got):\n%s", value, diff)

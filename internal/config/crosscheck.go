@@ -17,6 +17,15 @@ func (l *loader) crossCheck() {
 	if c.Admin.Listen != "" && !Loopback(c.Admin.Listen) {
 		c.Warnings = append(c.Warnings, "admin.listen: "+c.Admin.Listen+" shows metrics and profiles to whoever reaches it - keep it behind a firewall")
 	}
+	for i, h := range c.Homeservers {
+		if h.Unverified {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("homeservers[%d]: membership is not verified where no registration can see the room: every user of %s gets into every call whose room id they know - "+
+				"set registration, see docs/operator/matrix.md", i, h.ServerName))
+		}
+		if !h.Unverified && len(h.Registrations) == 0 {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("homeservers[%d]: nobody can be verified without a registration, so every user of %s is refused - set registration, see docs/operator/matrix.md", i, h.ServerName))
+		}
+	}
 	if c.Development() {
 		l.developmentCheck()
 		return

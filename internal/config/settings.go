@@ -230,11 +230,12 @@ func homeservers(l *loader, key string, v any) {
 
 // HomeserverKeys lists the settings of one entry of homeservers.
 func HomeserverKeys() []string {
-	return []string{"server_name", "client_api", "federation", "registration"}
+	return []string{"server_name", "client_api", "federation", "registration", "unverified"}
 }
 
 func (l *loader) homeserver(at string, fields map[string]any) {
 	var h Homeserver
+	var policy any
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		key, value := at+"."+name, fields[name]
 		switch name {
@@ -254,6 +255,11 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			}
 		case "registration":
 			h.Registrations = l.registrations(key, value)
+		case "unverified":
+			policy, h.Unverified = value, value == "allow"
+			if value != "allow" && value != "refuse" {
+				l.problem(key, fmt.Sprintf("%q is not a policy", fmt.Sprint(value)), "use refuse or allow")
+			}
 		default:
 			fix := "an entry has " + strings.Join(HomeserverKeys(), ", ")
 			if s := suggest(name, HomeserverKeys()); s != "" {
@@ -261,6 +267,9 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			}
 			l.problem(key, "no such setting", fix)
 		}
+	}
+	if policy == nil {
+		h.Unverified = len(h.Registrations) == 0
 	}
 	if len(h.Registrations) > 0 && h.ClientAPI == "" {
 		l.problem(at+".client_api", "is missing, and registration is of no use without it", "write the base URL at which this machine reaches the homeserver, for example http://127.0.0.1:8008")

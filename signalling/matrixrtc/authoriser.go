@@ -10,8 +10,15 @@
 // names, unless Options.Remote is [RemoteSubscribe]: then it gets a token that subscribes only and creates no room,
 // which is what members of a call on several servers need from the servers of the others.
 //
-// Membership of the Matrix room is not checked yet: a user with full access can enter the call of any room whose id
-// it knows.
+// Whoever it is must be joined to the Matrix room. That is asked of the homeservers by what they allow this program:
+// MSC4502, the user's own eyes through a wide registration, the sender of the narrow one where it is in the room, the
+// eyes of a local user who is in the call. The first that can see decides. Where none can, the user is refused, unless
+// Homeserver.Unverified says otherwise; where the homeserver does not answer, too, with 502 M_UNKNOWN. Users of other
+// homeservers get in only while a user of a configured one is in the call.
+//
+// Who leaves the Matrix room, or is kicked or banned, is taken out of its calls as soon as a homeserver tells us, and
+// every token for it is worthless until the membership is verified anew (see [Authoriser.Run]). Running calls never end
+// because a homeserver does not answer.
 //
 // # Private addresses
 //
@@ -44,6 +51,7 @@ import (
 
 	"maunium.net/go/mautrix/federation"
 
+	"callserver/signalling/homeserver"
 	"callserver/signalling/token"
 )
 
@@ -68,6 +76,9 @@ type Homeserver struct {
 	ServerName string // as in the ids of its users: example.org
 	ClientAPI  string // base URL of its client API; empty means https://HOST of ServerName
 	Federation string // base URL of its federation API, for development; empty means discovery as Matrix specifies it
+
+	Connection *homeserver.Homeserver // what may be asked there; nil means nothing
+	Unverified bool                   // its users are let in where nobody can tell whether they are in the Matrix room
 }
 
 // Remote says what users of other homeservers get.
@@ -85,6 +96,8 @@ type Options struct {
 	Rooms       Rooms
 	Homeservers []Homeserver
 	Remote      Remote
+	Sessions    Sessions           // the running calls; nil means that nobody is ever in one
+	Revocations *token.Revocations // shared with whoever checks tokens; nil means that nobody does
 
 	// Where clients find the media server and this service. Empty means derived from the host the client asked,
 	// which is for development: clients tell servers apart by the exact text of these URLs.
@@ -106,6 +119,8 @@ type Authoriser struct {
 	homeservers map[string]Homeserver // by server name
 	names       []string              // their names in the configured order
 	directory   *directory
+	members     *members
+	expected    *expiring[string, string] // by call: a local user who is about to connect
 	limiter     *limiter
 	told        *expiring[[2]string, struct{}] // what was logged lately, about which server
 	counters    counters
@@ -132,9 +147,28 @@ func New(o Options) (*Authoriser, error) {
 		a.options.ClientAddr = peerAddr
 	}
 	a.directory = newDirectory(o.Resolver, o.RootCAs, &a.counters)
+	a.setMembers()
 	a.limiter = newLimiter()
 	a.told = newExpiring[[2]string, struct{}](maxTold)
 	return a, nil
+}
+
+func (a *Authoriser) setMembers() {
+	o := &a.options
+	if o.Sessions == nil {
+		o.Sessions = nobody{}
+	}
+	if o.Revocations == nil {
+		o.Revocations = &token.Revocations{}
+	}
+	var connections []*homeserver.Homeserver
+	for _, name := range a.names {
+		if c := a.homeservers[name].Connection; c != nil {
+			connections = append(connections, c)
+		}
+	}
+	a.members = newMembers(connections, o.Revocations, o.Now)
+	a.expected = newExpiring[string, string](maxMembers)
 }
 
 func (a *Authoriser) setKey() error {

@@ -155,12 +155,12 @@ func bodyFor(server, token string) string {
 
 // The real way, with nothing replaced: a configured homeserver at localhost:PORT behind an authority of its own.
 func TestConfiguredHomeserverOnLoopback(t *testing.T) {
-	hs := &homeserver{users: map[string]string{}}
+	hs := &vouching{users: map[string]string{}}
 	n := newNetwork(t, nil, hs)
 	name := "localhost:" + n.port
 	hs.users["T"] = "@alice:" + name
 	w := newWorld(t, func(o *Options) {
-		o.Homeservers = []Homeserver{{ServerName: name}}
+		o.Homeservers = []Homeserver{{ServerName: name, Unverified: true}}
 		o.RootCAs = n.cas
 	})
 	g, _ := w.granted(t, w.do(t, "POST", "/sfu/get", bodyFor(name, "T")))
@@ -174,12 +174,12 @@ func TestConfiguredHomeserverOnLoopback(t *testing.T) {
 }
 
 func TestUntrustedCertificate(t *testing.T) {
-	hs := &homeserver{users: map[string]string{}}
+	hs := &vouching{users: map[string]string{}}
 	n := newNetwork(t, nil, hs)
 	name := "localhost:" + n.port
 	hs.users["T"] = "@alice:" + name
 	w := newWorld(t, func(o *Options) {
-		o.Homeservers = []Homeserver{{ServerName: name}}
+		o.Homeservers = []Homeserver{{ServerName: name, Unverified: true}}
 		o.RootCAs = x509.NewCertPool()
 	})
 	expect(t, w.do(t, "POST", "/sfu/get", bodyFor(name, "T")), 401, "M_UNAUTHORIZED")
@@ -190,7 +190,7 @@ func TestUntrustedCertificate(t *testing.T) {
 
 // web is a hostile or ordinary public server: a well-known document, or a redirect, and user infos.
 type web struct {
-	homeserver
+	vouching
 	site
 }
 
@@ -206,7 +206,7 @@ func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == pathUserInfo && s.userinfo != "":
 		http.Redirect(w, r, s.userinfo, http.StatusFound)
 	case r.URL.Path != "/.well-known/matrix/server":
-		s.homeserver.ServeHTTP(w, r)
+		s.vouching.ServeHTTP(w, r)
 	case s.redirect != "":
 		http.Redirect(w, r, s.redirect, http.StatusFound)
 	case s.garbage != "":
@@ -245,6 +245,7 @@ func TestDiscovery(t *testing.T) {
 				o.Remote = RemoteSubscribe
 				o.Resolver = testDNS(t)
 			})
+			w.calls.hold("@alice:example.org")
 			n := newNetwork(t, w.Authoriser, s)
 			n.public(c.public...)
 			rec := w.do(t, "POST", "/sfu/get", bodyFor(c.server, "T"))
@@ -337,7 +338,7 @@ func TestStrangerCannotUseTheInsideConnection(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
 		o.Remote = RemoteSubscribe
 		o.Resolver = testDNS(t)
-		o.Homeservers = []Homeserver{{ServerName: inside}}
+		o.Homeservers = []Homeserver{{ServerName: inside, Unverified: true}}
 	})
 	n.install(w.Authoriser)
 	n.public("example.com:443")
@@ -350,7 +351,7 @@ func TestStrangerCannotUseTheInsideConnection(t *testing.T) {
 
 func TestInvalidServerNames(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Remote = RemoteSubscribe; o.Resolver = testDNS(t) })
-	n := newNetwork(t, w.Authoriser, &homeserver{users: tokens})
+	n := newNetwork(t, w.Authoriser, &vouching{users: tokens})
 	for _, name := range []string{
 		"example.com/path", "example.com?x", "user@example.com", "example.com#", "exa mple.com", "http://example.com",
 		"[::1", "::1", "example.com:99999", "example.com:-1", "example.com:http", "[fe80::1%lo]", strings.Repeat("a", 256), "é.example.com",
@@ -381,7 +382,7 @@ func TestErrorsHideTheToken(t *testing.T) {
 
 func TestSilentServerIsLeftAlone(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Remote = RemoteSubscribe; o.Resolver = testDNS(t) })
-	n := newNetwork(t, w.Authoriser, &homeserver{})
+	n := newNetwork(t, w.Authoriser, &vouching{})
 	for range 2 {
 		expect(t, w.do(t, "POST", "/sfu/get", bodyFor("127.0.0.1:1", "T")), 401, "M_UNAUTHORIZED")
 	}
@@ -441,7 +442,7 @@ func TestCrowd(t *testing.T) {
 	s := &web{}
 	s.users = map[string]string{"T": "@alice:example.com"}
 	w := newWorld(t, func(o *Options) {
-		o.Homeservers = []Homeserver{{ServerName: "example.com"}}
+		o.Homeservers = []Homeserver{{ServerName: "example.com", Unverified: true}}
 		o.Resolver = testDNS(t)
 	})
 	n := newNetwork(t, w.Authoriser, s)

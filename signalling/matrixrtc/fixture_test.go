@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,9 +42,41 @@ func (r *rooms) names() []string {
 	return append([]string(nil), r.created...)
 }
 
-// homeserver answers about OpenID tokens: whoever holds the token T is its entry under T; an entry that is no user id
+// calls are the running ones.
+type calls struct {
+	mu      sync.Mutex
+	origins []token.Origin
+	evicted []string
+}
+
+// hold puts a user into the call of the requests of these tests.
+func (c *calls) hold(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.origins = append(c.origins, token.Origin{User: user, Conversation: "!abc:example.org"})
+}
+
+func (c *calls) Origins(string) []token.Origin {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.origins)
+}
+
+func (c *calls) Evict(user, conversation string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.origins)
+	c.origins = slices.DeleteFunc(c.origins, func(o token.Origin) bool { return o.User == user && o.Conversation == conversation })
+	if n := before - len(c.origins); n > 0 {
+		c.evicted = append(c.evicted, user)
+		return n
+	}
+	return 0
+}
+
+// vouching answers about OpenID tokens: whoever holds the token T is its entry under T; an entry that is no user id
 // is the whole answer.
-type homeserver struct {
+type vouching struct {
 	users map[string]string
 
 	mu    sync.Mutex
@@ -51,7 +84,7 @@ type homeserver struct {
 	hosts []string
 }
 
-func (h *homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *vouching) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	h.asked++
 	h.hosts = append(h.hosts, r.Host)
@@ -70,7 +103,7 @@ func (h *homeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *homeserver) requests() int {
+func (h *vouching) requests() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.asked
@@ -80,7 +113,8 @@ func (h *homeserver) requests() int {
 type world struct {
 	*Authoriser
 	rooms *rooms
-	hs    *homeserver
+	calls *calls
+	hs    *vouching
 	now   time.Time
 }
 
@@ -107,13 +141,14 @@ var tokens = map[string]string{
 
 func newWorld(t *testing.T, change func(*Options)) *world {
 	t.Helper()
-	w := &world{rooms: &rooms{}, hs: &homeserver{users: tokens}, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
+	w := &world{rooms: &rooms{}, calls: &calls{}, hs: &vouching{users: tokens}, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
 	server := httptest.NewServer(w.hs)
 	t.Cleanup(server.Close)
 	o := Options{
 		Keys:        testKeys,
 		Rooms:       w.rooms,
-		Homeservers: []Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org/", Federation: server.URL + "/"}},
+		Sessions:    w.calls,
+		Homeservers: []Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org/", Federation: server.URL + "/", Unverified: true}},
 		SFUURL:      "wss://rtc.example.org/livekit/sfu/",
 		ServiceURL:  "https://rtc.example.org/livekit/jwt/",
 		Now:         func() time.Time { return w.now },

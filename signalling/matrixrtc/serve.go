@@ -132,19 +132,24 @@ func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse fun
 	if q.claimedUser != "" && q.claimedUser != user {
 		return "", &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "The token is not that of the claimed user"}
 	}
-	return a.issue(q, user, full)
+	who, err := a.admit(r.Context(), q, user, now)
+	if err != nil {
+		return "", err
+	}
+	return a.issue(q, who)
 }
 
-// issue mints the token of a verified user, and creates its room if it may.
-func (a *Authoriser) issue(q *request, user string, full bool) (string, error) {
-	g := token.Join(member.RoomName(q.room, q.slot), q.identity(user))
-	g.FullAccess = full
-	g.CanPublish, g.CanPublishData = full, full
+// issue mints the token of an admitted user, and creates its room if it may.
+func (a *Authoriser) issue(q *request, who admission) (string, error) {
+	g := token.Join(member.RoomName(q.room, q.slot), q.identity(who.user))
+	g.FullAccess = who.full
+	g.CanPublish, g.CanPublishData = who.full, who.full
+	g.Origin = token.Origin{User: who.user, Conversation: q.room, Verified: who.verified}
 	raw, err := a.options.Keys.Mint(a.options.Key, g, TokenLife, a.options.Now())
 	if err != nil {
 		return "", err
 	}
-	if !full {
+	if !who.full {
 		a.counters.restricted.Add(1)
 		return raw, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -69,7 +70,9 @@ func TestClaimsOnTheWire(t *testing.T) {
 			"room": member.Hash("!abc:example.org", "m.call#ROOM"), "roomJoin": true, "roomCreate": false,
 			"canPublish": true, "canSubscribe": true, "canPublishData": true, "canUpdateOwnMetadata": false, "hidden": false,
 		},
-		"callserver": map[string]any{"room": true},
+		"callserver": map[string]any{
+			"room": true, "user": "@alice:example.org", "conversation": "!abc:example.org", "verified": float64(w.now.UnixMilli()),
+		},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("claims (-want +got):\n%s", d)
@@ -174,13 +177,20 @@ func TestUnusualUser(t *testing.T) {
 }
 
 func TestRemoteUsersSubscribeOnly(t *testing.T) {
-	remote := &homeserver{users: map[string]string{"R": "@rob:example.com"}}
+	remote := &vouching{users: map[string]string{"R": "@rob:example.com"}}
 	w := newWorld(t, func(o *Options) { o.Remote = RemoteSubscribe })
 	network := newNetwork(t, w.Authoriser, remote)
 	network.public("example.com:443", "example.com:8448")
-	g, _ := w.granted(t, w.do(t, "POST", "/sfu/get", edit(sfuGetBody("R"), func(b map[string]any) {
-		b["openid_token"].(map[string]any)["matrix_server_name"] = "example.com"
-	})))
+	ask := func() *httptest.ResponseRecorder {
+		return w.do(t, "POST", "/sfu/get", edit(sfuGetBody("R"), func(b map[string]any) {
+			b["openid_token"].(map[string]any)["matrix_server_name"] = "example.com"
+		}))
+	}
+	expect(t, ask(), 403, "M_FORBIDDEN") // nobody of ours is in the call
+	w.calls.hold("@rob:example.com")
+	expect(t, ask(), 403, "M_FORBIDDEN") // still nobody of ours
+	w.calls.hold("@alice:example.org")
+	g, _ := w.granted(t, ask())
 	if g.CanPublish || g.CanPublishData || g.CanCreateRoom() || !g.CanSubscribe || !g.RoomJoin {
 		t.Errorf("token of a remote user grants %+v", g)
 	}

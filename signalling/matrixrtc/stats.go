@@ -14,17 +14,30 @@ type Stats struct {
 	Unauthorized   uint64 // answered 401: the homeserver does not vouch for the user
 	Forbidden      uint64 // answered 403: no user of that homeserver gets in
 	RateLimited    uint64 // answered 429
-	Failures       uint64 // answered 500 or 503
+	Failures       uint64 // answered 500, 502 or 503
 	RoomFailures   uint64 // rooms that could not be created
 	Lookups        uint64 // requests to homeservers about OpenID tokens
 	LookupFailures uint64 // of these, those without a usable answer
 	LookupsSpared  uint64 // lookups not made because the same one failed moments ago
+
+	Members MemberStats
+}
+
+// MemberStats count what came of the question whether a user is in the Matrix room.
+type MemberStats struct {
+	Outside      uint64 // refused: not in the room
+	Unverifiable uint64 // refused: nobody could tell
+	Unverified   uint64 // let in although nobody could tell, as configured
+	Unavailable  uint64 // refused: the homeserver did not answer
+	Evicted      uint64 // participants removed because their user left the room
 }
 
 type counters struct {
 	requests, tokens, restricted                                atomic.Uint64
 	badRequests, unauthorized, forbidden, rateLimited, failures atomic.Uint64
 	roomFailures, lookups, lookupFailures, lookupsSpared        atomic.Uint64
+
+	outsiders, unverifiable, unverified, unavailable, evicted atomic.Uint64
 }
 
 func (c *counters) refused(status int) {
@@ -35,7 +48,7 @@ func (c *counters) refused(status int) {
 		c.forbidden.Add(1)
 	case http.StatusTooManyRequests:
 		c.rateLimited.Add(1)
-	case http.StatusInternalServerError, http.StatusServiceUnavailable:
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable:
 		c.failures.Add(1)
 	default:
 		c.badRequests.Add(1)
@@ -48,5 +61,9 @@ func (c *counters) snapshot() Stats {
 		BadRequests: c.badRequests.Load(), Unauthorized: c.unauthorized.Load(), Forbidden: c.forbidden.Load(),
 		RateLimited: c.rateLimited.Load(), Failures: c.failures.Load(), RoomFailures: c.roomFailures.Load(),
 		Lookups: c.lookups.Load(), LookupFailures: c.lookupFailures.Load(), LookupsSpared: c.lookupsSpared.Load(),
+		Members: MemberStats{
+			Outside: c.outsiders.Load(), Unverifiable: c.unverifiable.Load(), Unverified: c.unverified.Load(),
+			Unavailable: c.unavailable.Load(), Evicted: c.evicted.Load(),
+		},
 	}
 }

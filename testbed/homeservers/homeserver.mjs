@@ -2,7 +2,7 @@
 // before it: users, rooms and state by the client-server API. It knows nothing
 // of calls or of callserver, except that the front sends some paths there.
 import { createHmac, randomBytes } from "node:crypto";
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { goProgram } from "../process/cache.mjs";
@@ -152,6 +152,22 @@ export class Homeserver {
   async registrations(directory, url) {
     await run([await goProgram("testbed/registrations"), "-server", this.name, "-url", url, "-directory", directory]);
     return { narrow: join(directory, "narrow.yaml"), wide: join(directory, "wide.yaml") };
+  }
+
+  /** Brings the sender user of a registration into a room to which a user invites it. */
+  async joinSender(file, user, room) {
+    const text = await readFile(file, "utf8");
+    const value = (key) => new RegExp(`^${key}: (.*)$`, "m").exec(text)[1];
+    const sender = `@${value("sender_localpart")}:${this.name}`;
+    const at = `v3/rooms/${encodeURIComponent(room)}`;
+    await user.request("POST", `${at}/invite`, { user_id: sender });
+    const url = `${this.url}/_matrix/client/${at}/join?user_id=${encodeURIComponent(sender)}`;
+    await request("POST", url, { token: value("as_token"), body: {} });
+  }
+
+  /** Stops the homeserver itself; its front stays and answers 502. */
+  async pause() {
+    await this.#processes.at(-1).stop();
   }
 
   /** Registers a user by the shared secret, which both kinds take, and returns the login. */

@@ -1,0 +1,206 @@
+package matrixrtc
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"callserver/signalling/homeserver"
+	"callserver/signalling/token"
+)
+
+// A matrix is a homeserver with one room, as its clients and application services see it. Who looks is in the query.
+type matrix struct {
+	mu      sync.Mutex
+	query   bool              // it knows MSC4502
+	down    bool              // 503
+	members map[string]string // user -> membership in !abc:example.org
+	asked   []string          // who looked: a user, or MSC4502
+}
+
+func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fail := func(status int, code string) {
+		w.WriteHeader(status)
+		_, _ = fmt.Fprintf(w, `{"errcode":%q}`, code)
+	}
+	who := r.URL.Query().Get("user_id")
+	inRoom := strings.HasPrefix(r.URL.EscapedPath(), "/_matrix/client/v3/rooms/%21abc:example.org/")
+	_, target, state := strings.Cut(r.URL.Path, "/state/m.room.member/")
+	switch {
+	case m.down:
+		fail(503, "M_UNKNOWN")
+	case strings.HasSuffix(r.URL.Path, "/is_joined"):
+		m.asked = append(m.asked, "MSC4502")
+		if !m.query {
+			fail(404, "M_UNRECOGNIZED")
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]bool{"joined": m.members[r.URL.Query().Get("mxid")] == "join"})
+	case !state:
+		fail(404, "M_UNRECOGNIZED")
+	default:
+		m.asked = append(m.asked, who)
+		switch {
+		case !inRoom || m.members[who] != "join":
+			fail(403, "M_FORBIDDEN")
+		case m.members[target] == "":
+			fail(404, "M_NOT_FOUND")
+		default:
+			_ = json.NewEncoder(w).Encode(map[string]string{"membership": m.members[target]})
+		}
+	}
+}
+
+func (m *matrix) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+func (m *matrix) looked() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.asked)
+}
+
+// withMatrix connects the authoriser's homeserver by the registrations that are given.
+func withMatrix(t *testing.T, m *matrix, registrations ...*homeserver.Registration) (*homeserver.Homeserver, func(*Options)) {
+	t.Helper()
+	s := httptest.NewServer(m)
+	t.Cleanup(s.Close)
+	var parsed []*homeserver.Registration
+	for _, r := range registrations {
+		text, err := r.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := homeserver.ParseRegistration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed = append(parsed, p)
+	}
+	h, err := homeserver.New(homeserver.Options{ServerName: "example.org", ClientAPI: s.URL, Registrations: parsed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	return h, func(o *Options) {
+		o.Homeservers[0].Connection, o.Homeservers[0].Unverified = h, false
+		o.Now = time.Now // the clock of the connection
+	}
+}
+
+func narrow() *homeserver.Registration {
+	return homeserver.NarrowRegistration("example.org", "http://127.0.0.1:7880")
+}
+func wide() *homeserver.Registration { return homeserver.WideRegistration("example.org") }
+
+// The means in the order of preference: each sees in its own situation, and where none does, the user is refused.
+func TestMeans(t *testing.T) {
+	const sender, alice, bob, rob = "@_callserver:example.org", "@alice:example.org", "@bob:example.org", "@rob:example.com"
+	for _, tc := range []struct {
+		name          string
+		registrations []*homeserver.Registration
+		query         bool
+		members       map[string]string
+		user          string
+		witnesses     []id.UserID
+		want          standing
+		looked        []string
+	}{
+		{"MSC4502", []*homeserver.Registration{wide()}, true, map[string]string{alice: "join"}, alice, nil, joined, []string{"MSC4502"}},
+		{"MSC4502: not joined", []*homeserver.Registration{wide()}, true, map[string]string{alice: "invite"}, alice, nil, outside, []string{"MSC4502"}},
+		{"MSC4502 of a remote user", []*homeserver.Registration{narrow()}, true, map[string]string{rob: "join"}, rob, nil, joined, []string{"MSC4502"}},
+		{"own eyes", []*homeserver.Registration{wide()}, false, map[string]string{alice: "join"}, alice, nil, joined, []string{"MSC4502", alice}},
+		{"own eyes: invited", []*homeserver.Registration{wide()}, false, map[string]string{alice: "invite"}, alice, nil, outside, []string{"MSC4502", alice}},
+		{"own eyes: banned", []*homeserver.Registration{wide()}, false, map[string]string{alice: "ban"}, alice, nil, outside, []string{"MSC4502", alice}},
+		{"own eyes: a stranger", []*homeserver.Registration{wide()}, false, nil, alice, nil, outside, []string{"MSC4502", alice}},
+		{"the sender", []*homeserver.Registration{narrow()}, false, map[string]string{sender: "join", alice: "join"}, alice, nil, joined, []string{"MSC4502", sender}},
+		{"the sender: left", []*homeserver.Registration{narrow()}, false, map[string]string{sender: "join", alice: "leave"}, alice, nil, outside, []string{"MSC4502", sender}},
+		{"the sender: never there", []*homeserver.Registration{narrow()}, false, map[string]string{sender: "join"}, alice, nil, outside, []string{"MSC4502", sender}},
+		{"the sender of a remote user", []*homeserver.Registration{narrow(), wide()}, false, map[string]string{sender: "join", rob: "join"}, rob, nil, joined, []string{"MSC4502", sender}},
+		{"the sender is not there", []*homeserver.Registration{narrow()}, false, map[string]string{alice: "join"}, alice, nil, unknown, []string{"MSC4502", sender}},
+		{"a witness", []*homeserver.Registration{wide()}, false, map[string]string{bob: "join", rob: "join"}, rob, []id.UserID{bob}, joined, []string{"MSC4502", bob}},
+		{"a witness: not joined", []*homeserver.Registration{wide()}, false, map[string]string{bob: "join"}, rob, []id.UserID{bob}, outside, []string{"MSC4502", bob}},
+		{"a witness who left", []*homeserver.Registration{wide()}, false, map[string]string{rob: "join"}, rob, []id.UserID{bob}, unknown, []string{"MSC4502", bob}},
+		{"too many witnesses", []*homeserver.Registration{wide()}, false, nil, rob, []id.UserID{bob, bob, bob, bob, bob}, unknown, []string{"MSC4502", bob, bob, bob}},
+		{"no means for a remote user", []*homeserver.Registration{wide()}, false, map[string]string{rob: "join"}, rob, nil, unknown, []string{"MSC4502"}},
+		{"no registration", nil, true, map[string]string{alice: "join"}, alice, []id.UserID{bob}, unknown, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := &matrix{query: tc.query, members: tc.members}
+			h, _ := withMatrix(t, m, tc.registrations...)
+			ms := newMembers([]*homeserver.Homeserver{h}, &token.Revocations{}, time.Now)
+			got, _, err := ms.check(t.Context(), place{id.UserID(tc.user), "!abc:example.org"}, tc.witnesses)
+			if got != tc.want || err != nil {
+				t.Errorf("%s is %v (%v), want %v", tc.user, got, err, tc.want)
+			}
+			if looked := m.looked(); !slices.Equal(looked, tc.looked) {
+				t.Errorf("looked as %q, want %q", looked, tc.looked)
+			}
+		})
+	}
+}
+
+func TestAdmission(t *testing.T) {
+	const alice = "@alice:example.org"
+	m := &matrix{members: map[string]string{alice: "join"}}
+	_, connect := withMatrix(t, m, wide())
+	w := newWorld(t, connect)
+	ask := func() *httptest.ResponseRecorder { return w.do(t, "POST", "/sfu/get", sfuGetBody("T")) }
+	var body struct{ JWT string }
+	if err := json.Unmarshal(ask().Body.Bytes(), &body); err != nil {
+		t.Fatal(err)
+	}
+	g, err := testKeys.Verify(body.JWT, time.Now())
+	if err != nil || g.Origin.User != alice || g.Origin.Conversation != "!abc:example.org" || g.Origin.Verified.IsZero() {
+		t.Errorf("origin of the token: %+v, %v", g.Origin, err)
+	}
+	// The requests of one join ask once; what is not known by then is asked with the homeserver down.
+	m.set(func() { m.down = true })
+	expect(t, ask(), 200, "")
+	expect(t, w.do(t, "POST", "/get_token", getTokenBody("T", alice)), 200, "")
+	if n := len(m.looked()); n != 2 { // MSC4502, once, and alice
+		t.Errorf("three requests of one join looked %d times", n)
+	}
+	w.members.forget()
+	expect(t, ask(), 502, "M_UNKNOWN")
+	m.set(func() { m.down = false; m.members[alice] = "leave" })
+	expect(t, ask(), 403, "M_FORBIDDEN")
+	m.set(func() { m.members[alice] = "join" })
+	expect(t, ask(), 200, "")
+	elsewhere := edit(sfuGetBody("T"), func(b map[string]any) { b["room"] = "!other:example.org" })
+	expect(t, w.do(t, "POST", "/sfu/get", elsewhere), 403, "M_FORBIDDEN")
+	for _, room := range []string{"..", ".", "!abc:example.org/../../x", "#abc:example.org"} {
+		odd := edit(sfuGetBody("T"), func(b map[string]any) { b["room"] = room })
+		expect(t, w.do(t, "POST", "/sfu/get", odd), 403, "M_FORBIDDEN")
+	}
+	if s := w.Stats().Members; s.Outside != 6 || s.Unavailable != 1 || s.Unverifiable != 0 || s.Unverified != 0 {
+		t.Errorf("counted %+v", s)
+	}
+}
+
+func TestUnverifiable(t *testing.T) {
+	m := &matrix{members: map[string]string{"@alice:example.org": "join"}}
+	_, connect := withMatrix(t, m, narrow()) // its sender is not in the room
+	refusing := newWorld(t, connect)
+	expect(t, refusing.do(t, "POST", "/sfu/get", sfuGetBody("T")), 403, "M_FORBIDDEN")
+	allowing := newWorld(t, func(o *Options) { connect(o); o.Homeservers[0].Unverified = true })
+	expect(t, allowing.do(t, "POST", "/sfu/get", sfuGetBody("T")), 200, "")
+	m.set(func() { m.members["@_callserver:example.org"] = "join"; m.members["@alice:example.org"] = "ban" })
+	expect(t, allowing.do(t, "POST", "/sfu/get", sfuGetBody("T")), 403, "M_FORBIDDEN") // who can be verified must be
+	if r, a := refusing.Stats().Members, allowing.Stats().Members; r.Unverifiable != 1 || a.Unverified != 1 || a.Outside != 1 {
+		t.Errorf("counted %+v and %+v", r, a)
+	}
+}

@@ -1,13 +1,13 @@
 # callserver. `make` alone lists the targets. Every go command carries -tags goolm: mautrix's crypto needs it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test long check hooks lint fuzz bench web
+.PHONY: help build run demo test long check hooks lint fuzz bench bench-compare web
 
 export GOFLAGS := $(filter-out -tags=goolm,$(shell go env GOFLAGS)) -tags=goolm
 BIN := .cache/bin
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 build: ## build ./callserver, a static binary
 	CGO_ENABLED=0 go build -trimpath -o callserver ./cmd/callserver
@@ -41,6 +41,9 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 bench: $(BIN)/benchstat ## benchmarks, six times each, into bench.txt (PKG=./sfu/..., OLD=FILE compares)
 	go test -run '^$$' -bench . -benchmem -count 6 $(or $(PKG),./...) | tee bench.txt
 	$(BIN)/benchstat $(OLD) bench.txt
+
+bench-compare: ## the same load on callserver and livekit-server in turn, ratios of the medians (CASE=a|b|c|d, ROUNDS=3, ARGS="...")
+	CGO_ENABLED=0 go run ./testbed/bench -case $(or $(CASE),b) -rounds $(or $(ROUNDS),3) -args "$(ARGS)"
 
 web: ## check, test and build the page into web/dist
 	cd web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build

@@ -48,6 +48,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the server. This is what happens without a command, too."`
 	Check   checkCmd   `cmd:"" help:"Check the configuration offline and print every mistake at once."`
 	Token   tokenCmd   `cmd:"" help:"Print an access token for a room, or a new key."`
+	Bench   benchCmd   `cmd:"" help:"Load a LiveKit-compatible server with simulated calls and measure it."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -92,6 +93,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars(benchVars),
 		kong.Bind(cmd))
 	if err != nil {
 		panic(err) // the cli struct itself is wrong

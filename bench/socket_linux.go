@@ -1,0 +1,287 @@
+//go:build linux && (amd64 || arm64)
+
+package bench
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer is what a socket is asked to hold, in bytes: the loop reads every few milliseconds only, because arrival
+// times come from the kernel. Beyond it packets are lost, which the report shows.
+const receiveBuffer = 1 << 20
+
+// controlQueue bounds the packets that wait for Pion; the newest are dropped, and STUN and DTLS send them again.
+const controlQueue = 64
+
+// A socket is one participant's UDP socket. The loop that owns it reads it: media goes to the link, the rest (STUN, DTLS)
+// waits for Pion, to which the socket is a net.PacketConn. Reading for Pion and writing are safe for concurrent use.
+type socket struct {
+	local   *net.UDPAddr
+	link    *link // what media is for
+	control chan controlPacket
+	closed  chan struct{}
+	once    sync.Once
+
+	mu sync.RWMutex
+	fd int // -1 once released
+}
+
+type controlPacket struct {
+	b    []byte
+	from *net.UDPAddr
+}
+
+func openSocket(ip netip.Addr) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	s := &socket{fd: fd, control: make(chan controlPacket, controlQueue), closed: make(chan struct{})}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as much as an ordinary user may have
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: ip.As4()}))
+	name, err2 := unix.Getsockname(fd)
+	in, ok := name.(*unix.SockaddrInet4)
+	if err = errors.Join(err, err2); err != nil || !ok {
+		return nil, errors.Join(fmt.Errorf("bind socket to %s: %w", ip, err), unix.Close(fd))
+	}
+	s.local = &net.UDPAddr{IP: net.IP(in.Addr[:]), Port: in.Port}
+	return s, nil
+}
+
+// ReadFrom implements net.PacketConn for Pion.
+func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case p := <-s.control:
+		if len(p.b) > len(b) {
+			return 0, p.from, io.ErrShortBuffer
+		}
+		return copy(b, p.b), p.from, nil
+	case <-s.closed:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+// WriteTo implements net.PacketConn for Pion.
+func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
+	addr, ok := to.(*net.UDPAddr)
+	if !ok || addr.IP.To4() == nil {
+		return 0, fmt.Errorf("send to %v: %w", to, unix.EAFNOSUPPORT)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	if err := unix.Sendto(s.fd, b, 0, &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}); err != nil {
+		return 0, os.NewSyscallError("sendto", err)
+	}
+	return len(b), nil
+}
+
+// LocalAddr implements net.PacketConn.
+func (s *socket) LocalAddr() net.Addr { return s.local }
+
+// Close implements net.PacketConn: Pion's reads end. The descriptor stays until its loop releases it.
+func (s *socket) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+// release closes the descriptor; called by the loop that owns the socket.
+func (s *socket) release() {
+	_ = s.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd >= 0 {
+		_ = unix.Close(s.fd)
+		s.fd = -1
+	}
+}
+
+// SetDeadline implements net.PacketConn; Pion's UDP mux sets none.
+func (s *socket) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.PacketConn.
+func (s *socket) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.PacketConn.
+func (s *socket) SetWriteDeadline(time.Time) error { return nil }
+
+// batchSize is how many datagrams one system call moves at most.
+const batchSize = 64
+
+// datagramSize is the room for one datagram, in bytes.
+const datagramSize = 2048
+
+// controlSize is the room for the arrival time of a datagram.
+const controlSize = 64
+
+type mmsghdr struct {
+	hdr  unix.Msghdr
+	size uint32
+	_    [4]byte
+}
+
+// A batch moves datagrams with recvmmsg and sendmmsg. Caller's goroutine only.
+type batch struct {
+	messages [batchSize]mmsghdr
+	vectors  [batchSize]unix.Iovec
+	names    [batchSize]unix.RawSockaddrInet4
+	times    [batchSize][controlSize]byte
+	data     [batchSize * datagramSize]byte
+	n        int // datagrams gathered to send
+}
+
+func newBatch() *batch {
+	b := &batch{}
+	for i := range b.messages {
+		b.vectors[i].Base = &b.data[i*datagramSize]
+		b.messages[i].hdr.Iov, b.messages[i].hdr.Iovlen = &b.vectors[i], 1
+		b.messages[i].hdr.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+	}
+	return b
+}
+
+// receive reads what waits, at most batchSize datagrams.
+func (b *batch) receive(s *socket) int {
+	for i := range b.messages {
+		h := &b.messages[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.Control = &b.times[i][0]
+		h.SetControllen(controlSize)
+		b.vectors[i].SetLen(datagramSize)
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// packet is the i-th datagram received.
+func (b *batch) packet(i int) []byte {
+	return b.data[i*datagramSize : i*datagramSize+int(b.messages[i].size)]
+}
+
+// from is where the i-th datagram came from.
+func (b *batch) from(i int) *net.UDPAddr {
+	a := &b.names[i]
+	return &net.UDPAddr{IP: net.IPv4(a.Addr[0], a.Addr[1], a.Addr[2], a.Addr[3]), Port: int(swap(a.Port))}
+}
+
+// arrival is when the kernel took the i-th datagram in, in nanoseconds of the wall clock, 0 if it does not say.
+func (b *batch) arrival(i int) int64 {
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b.times[i]))
+	if b.messages[i].hdr.Controllen < unix.SizeofCmsghdr+16 || h.Level != unix.SOL_SOCKET || h.Type != unix.SO_TIMESTAMPNS {
+		return 0
+	}
+	t := (*unix.Timespec)(unsafe.Pointer(&b.times[i][unix.SizeofCmsghdr]))
+	return t.Nano()
+}
+
+// slot is the room for the next datagram to send. The batch must not be full.
+func (b *batch) slot() []byte { return b.data[b.n*datagramSize : (b.n+1)*datagramSize] }
+
+// commit takes the first n bytes of the slot into the batch and reports whether there is room for another.
+func (b *batch) commit(n int) bool {
+	b.vectors[b.n].SetLen(n)
+	b.n++
+	return b.n < batchSize
+}
+
+// send sends what was gathered from s to one address. Datagrams that the kernel does not take are lost, as on a network.
+func (b *batch) send(s *socket, to *socketAddress) (lost int) {
+	for i := range b.n {
+		h := &b.messages[i].hdr
+		b.names[i] = *to
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.Control = nil
+		h.SetControllen(0)
+	}
+	for at := 0; at < b.n; {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[at])), uintptr(b.n-at), 0, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			lost++
+			at++
+		default:
+			at += int(n)
+		}
+	}
+	b.n = 0
+	return lost
+}
+
+// socketAddress is an address as the kernel wants it.
+type socketAddress = unix.RawSockaddrInet4
+
+func newSocketAddress(a netip.AddrPort) socketAddress {
+	return socketAddress{Family: unix.AF_INET, Port: swap(a.Port()), Addr: a.Addr().Unmap().As4()}
+}
+
+// swap turns a port between host and network order.
+func swap(p uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], p)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// A poller tells which sockets have something to read. One goroutine only.
+type poller struct {
+	fd     int
+	events [256]unix.EpollEvent
+}
+
+func newPoller() (*poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	return &poller{fd: fd}, nil
+}
+
+func (p *poller) add(s *socket) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}))
+}
+
+func (p *poller) remove(s *socket) { _ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, s.fd, nil) }
+
+// ready calls f for the descriptor of every socket that has something to read, without waiting.
+func (p *poller) ready(f func(fd int)) {
+	for {
+		n, err := unix.EpollWait(p.fd, p.events[:], 0)
+		if err != nil {
+			return
+		}
+		for _, e := range p.events[:n] {
+			f(int(e.Fd))
+		}
+		if n < len(p.events) {
+			return
+		}
+	}
+}
+
+func (p *poller) close() { _ = unix.Close(p.fd) }
+
+// pause sleeps for less than a millisecond, which the runtime's timers do not do on one core.
+func pause(d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	_ = unix.Nanosleep(&t, nil)
+}

@@ -221,8 +221,11 @@ func (s *server) measure(ctx context.Context, generator string, args []string) (
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = c.Wait() // what it said tells more
+	}()
 	defer func() {
 		_ = c.Process.Signal(syscall.SIGTERM)
 		select {
@@ -248,7 +251,7 @@ func (s *server) measure(ctx context.Context, generator string, args []string) (
 }
 
 // ready waits until the server answers.
-func ready(ctx context.Context, url string, ended <-chan error) error {
+func ready(ctx context.Context, url string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -263,8 +266,8 @@ func ready(ctx context.Context, url string, ended <-chan error) error {
 			return response.Body.Close()
 		}
 		select {
-		case err := <-ended:
-			return fmt.Errorf("the server ended: %w", err)
+		case <-ended:
+			return errors.New("the server ended")
 		case <-ctx.Done():
 			return errors.New("the server does not answer")
 		case <-tick.C:

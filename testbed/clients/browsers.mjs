@@ -2,6 +2,9 @@
 import { chromium } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 
+export const chromiumPath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const firefoxPath = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
+
 const chromiumParameters = [
   '--no-sandbox', '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream=fps=15', '--autoplay-policy=no-user-gesture-required',
   '--allow-loopback-in-peer-connection', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
@@ -31,7 +34,7 @@ const firefoxPreferences = {
 };
 
 // launchChromium starts one browser; executable may be a wrapper that runs it in a namespace of its own.
-export async function launchChromium({ executable = '/usr/bin/chromium', secureOrigins = [], parameters = [] } = {}) {
+export async function launchChromium({ executable = chromiumPath, secureOrigins = [], parameters = [] } = {}) {
   const trusted = secureOrigins.length ? [`--unsafely-treat-insecure-origin-as-secure=${secureOrigins.join(',')}`] : [];
   const browser = await chromium.launch({ executablePath: executable, headless: true, args: [...chromiumParameters, ...trusted, ...parameters] });
   return {
@@ -60,7 +63,7 @@ export async function launchChromium({ executable = '/usr/bin/chromium', secureO
 
 export async function launchFirefox() {
   const browser = await puppeteer.launch({
-    browser: 'firefox', executablePath: '/usr/bin/firefox-esr', headless: true, extraPrefsFirefox: firefoxPreferences, timeout: 60_000, protocolTimeout: 60_000,
+    browser: 'firefox', executablePath: firefoxPath, headless: true, extraPrefsFirefox: firefoxPreferences, timeout: 60_000, protocolTimeout: 60_000,
   });
   return {
     name: 'firefox',

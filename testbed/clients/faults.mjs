@@ -4,7 +4,7 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
-import { launchChromium } from './browsers.mjs';
+import { chromiumPath, launchChromium } from './browsers.mjs';
 import { Skip } from './runner.mjs';
 
 // The addresses of the two ends, as testbed/link/cmd/link makes them.
@@ -47,7 +47,7 @@ export async function launchBehindLink(world, stage, pagesUrl) {
   const binary = await world.build('link', './testbed/link/cmd/link');
   const socket = join(world.directory, `${stage.name.replaceAll(' ', '-')}.socket`);
   const wrapper = join(world.directory, `${stage.name.replaceAll(' ', '-')}.sh`);
-  writeFileSync(wrapper, `#!/bin/sh\nexec "${binary}" --here --control "${socket}" -- /usr/bin/chromium "$@"\n`);
+  writeFileSync(wrapper, `#!/bin/sh\nexec "${binary}" --here --control "${socket}" -- "${chromiumPath}" "$@"\n`);
   chmodSync(wrapper, 0o755);
   const browser = await launchChromium({ executable: wrapper, secureOrigins: [new URL(pagesUrl).origin] });
   stage.after(() => browser.close());

@@ -37,7 +37,7 @@ export class World {
   server() { return this.#once('server', () => this.startServer({ name: 'shared' })); }
 
   async startServer(options) {
-    const binary = this.reference ?? await this.build('callserver', './cmd/callserver');
+    const binary = this.reference ?? process.env.CALLSERVER ?? await this.build('callserver', './cmd/callserver');
     return startServer({ binary, reference: Boolean(this.reference), directory: this.directory, ...options });
   }
 

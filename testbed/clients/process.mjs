@@ -52,6 +52,9 @@ export async function stopAll() {
 // finish runs a command to its end and throws with its output when it fails.
 export async function finish(command, parameters, options = {}) {
   const child = spawn(command, parameters, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  const entry = { stop: () => child.kill('SIGTERM') };
+  running.add(entry);
+  child.once('close', () => running.delete(entry));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { output += data; });
   const [code] = await Promise.race([once(child, 'close'), once(child, 'error').then(([error]) => { throw error; })]);

@@ -4,7 +4,8 @@
 //   node testbed/clients/run.mjs [--only NAME]... [--list] [--reference PATH-TO-LIVEKIT-SERVER] [--keep]
 //
 // Prints a line a case and "N passed, N failed, N skipped"; exit status 1 when any failed. As root it runs in a network namespace of its own.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -27,12 +28,14 @@ const network = `ip link set lo up && ip link add peers type veth peer name else
 
 // enterNamespace runs this program again in a network of its own: free ports and no stray traffic. Where it is not root, or may not, it
 // stays here, and the cases that need more than loopback say so.
-function enterNamespace() {
+async function enterNamespace() {
   if (process.env[inside] || process.getuid() !== 0) return;
   if (spawnSync('unshare', ['--net', 'sh', '-c', network]).status !== 0) return;
-  const again = spawnSync('unshare', ['--net', 'sh', '-c', `${network} && exec "$0" "$@"`, process.execPath, ...process.argv.slice(1)],
+  const again = spawn('unshare', ['--net', 'sh', '-c', `${network} && exec "$0" "$@"`, process.execPath, ...process.argv.slice(1)],
     { stdio: 'inherit', env: { ...process.env, [inside]: ownAddress } });
-  process.exit(again.status ?? 1);
+  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => again.kill(signal)); // it cleans up, then both end
+  const [code] = await once(again, 'exit');
+  process.exit(code ?? 1);
 }
 
 async function main() {
@@ -53,8 +56,12 @@ async function main() {
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
   const world = new World({ repository, directory, out, reference: options.reference, ownAddress: process.env[inside] });
+  const interrupted = Promise.race(['SIGINT', 'SIGTERM'].map((signal) => once(process, signal).then(() => signal)));
   try {
-    return await runCases(cases, world);
+    const passed = await Promise.race([runCases(cases, world), interrupted]);
+    world.interrupted = typeof passed === 'string';
+    if (world.interrupted) console.log(`ended by ${passed}`);
+    return passed === true;
   } finally {
     await world.close();
     if (options.keep) console.log(`kept ${directory}`);
@@ -62,6 +69,6 @@ async function main() {
   }
 }
 
-enterNamespace();
+await enterNamespace();
 const passed = await main();
 process.exit(passed ? 0 : 1);

@@ -1,5 +1,4 @@
 // Runs cases one after the other, each within its own time, and prints what happened.
-import { stopAll } from './process.mjs';
 import { stopwatch, within } from './wait.mjs';
 
 const wholeRun = 15 * 60; // seconds: twice what two cores need when nothing else runs
@@ -11,8 +10,6 @@ export class Skip extends Error {}
 export async function runCases(cases, world) {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const total = stopwatch();
-  const stop = async () => { await stopAll(); process.exit(1); };
-  process.once('SIGINT', stop).once('SIGTERM', stop);
   for (const { name, about, seconds = 90, run } of cases) {
     const time = stopwatch();
     const stage = world.stage(name);

@@ -44,6 +44,7 @@ export class World {
   stage(name) { return new Stage(this, name); }
 
   async close() {
+    if (this.interrupted) await stopAll(); // builds and servers on their way come to an end
     for (const [name, made] of this.#made) {
       if (name.startsWith('build ')) continue;
       const thing = await made.catch(() => undefined);

@@ -135,7 +135,7 @@ func TestStream(t *testing.T) {
 	video := &track{id: 3, video: true}
 	for layer, shape := range vp8Shapes {
 		s := newStream(video, layer, "7", ids, 99)
-		start, bytes, counter := s.timestamp, 0, uint32(0)
+		start, total, counter := s.timestamp, 0, uint32(0)
 		var transport uint16
 		for frame := range 300 {
 			s.keyWanted = frame%100 == 0
@@ -172,12 +172,17 @@ func TestStream(t *testing.T) {
 					t.Fatalf("frame %d part %d: stamp %+v, %t", frame, i, st, ok)
 				}
 				counter++
-				bytes += len(p.Payload)
+				total += len(p.Payload)
 			}
 		}
 		want := 300 * shape.packets * shape.size
-		if bytes < want*95/100 || bytes > want*105/100 {
-			t.Errorf("layer %d: %d bytes in 300 frames, want about %d", layer, bytes, want)
+		if total < want*95/100 || total > want*105/100 {
+			t.Errorf("layer %d: %d bytes in 300 frames, want about %d", layer, total, want)
+		}
+		for _, seq := range []uint16{uint16(s.index), uint16(s.index) - history - 1, uint16(s.index) + 100} {
+			if n := s.again(seq, k.out, make([]byte, 2048)); n != 0 {
+				t.Errorf("layer %d: packet %d of %d is remembered", layer, seq, s.index)
+			}
 		}
 		if c := video.layers[layer]; c.measured != uint32(200*shape.packets) || c.first != uint32(100*shape.packets) || c.keyFrames != 2 {
 			t.Errorf("layer %d: counted %+v", layer, c)

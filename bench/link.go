@@ -28,10 +28,17 @@ type link struct {
 	inbound   map[uint32]*inbound
 	flows     map[uint32]*flow // by track
 	nextSend  time.Duration    // of reports
+	resends   []resend         // asked for, at most batchSize
 
 	bad, foreign  uint64 // packets that do not authenticate; that are not ours
 	nacked, asked uint64 // packets asked of us; packets that we asked for
 	keyRequests   uint64 // of the server
+}
+
+// resend is a packet that the server asked for.
+type resend struct {
+	stream *stream
+	seq    uint16
 }
 
 // inbound is one RTP stream received.
@@ -142,7 +149,9 @@ func (l *link) receiveRTCP(b []byte, now time.Duration) {
 			}
 		case *rtcp.TransportLayerNack:
 			for _, pair := range p.Nacks {
-				l.nacked += uint64(len(pair.PacketList()))
+				seqs := pair.PacketList()
+				l.nacked += uint64(len(seqs))
+				l.wantAgain(p.MediaSSRC, seqs)
 			}
 		case *rtcp.ReceiverReport:
 			l.reported(p.Reports)
@@ -160,6 +169,20 @@ func (l *link) wantKey(ssrc uint32) {
 		if s.ssrc == ssrc {
 			s.keyWanted = true
 			l.keyRequests++
+		}
+	}
+}
+
+// wantAgain notes packets to send again. What a hostile server asks for is bounded by what a loop sends of it at once.
+func (l *link) wantAgain(ssrc uint32, seqs []uint16) {
+	for _, s := range l.streams {
+		if s.ssrc != ssrc {
+			continue
+		}
+		for _, seq := range seqs {
+			if len(l.resends) < batchSize {
+				l.resends = append(l.resends, resend{s, seq})
+			}
 		}
 	}
 }

@@ -215,6 +215,20 @@ func (lp *loop) read(fd int) {
 		}
 		lp.received.Add(uint64(n))
 	}
+	if l := s.link; l != nil && len(l.resends) > 0 {
+		lp.sendAgain(l)
+	}
+}
+
+// sendAgain answers requests for lost packets.
+func (lp *loop) sendAgain(l *link) {
+	for _, r := range l.resends {
+		if n := r.stream.again(r.seq, l.keys.out, lp.out.slot()); n > 0 {
+			lp.out.commit(n)
+		}
+	}
+	l.resends = l.resends[:0]
+	lp.unsent += uint64(lp.out.send(l.socket, &l.to))
 }
 
 // speak sends the RTCP that is due.

@@ -81,6 +81,7 @@ type stream struct {
 	keyWanted bool
 	known     bool // the server reported on the stream, so mid and rid may go
 	next      time.Duration
+	history   []outgoing // by index, what left last
 }
 
 func newStream(t *track, layer int, mid string, ids map[uint8]bool, ssrc uint32) *stream {
@@ -89,6 +90,7 @@ func newStream(t *track, layer int, mid string, ids map[uint8]bool, ssrc uint32)
 		track: t, layer: layer, shape: t.shape(layer), mid: mid, ids: ids, ssrc: ssrc, noise: noise,
 		index: uint64(noise.Uint32N(1 << 15)), timestamp: noise.Uint32(), picture: uint16(noise.Uint32N(1 << 14)), level: 127,
 		keyWanted: true, // an encoder's first frame
+		history:   make([]outgoing, history),
 	}
 	if t.video {
 		s.rid = rids[layer]
@@ -98,8 +100,22 @@ func newStream(t *track, layer int, mid string, ids map[uint8]bool, ssrc uint32)
 	return s
 }
 
-// sendFrame writes the packets of one frame into out, protected, and hands each to commit. transport numbers the packets
-// of the connection.
+// outgoing is all that a packet is made of: the same one makes the same bytes again, as a resend must.
+type outgoing struct {
+	index     uint64
+	timestamp uint32
+	transport uint16 // transport-wide sequence number
+	picture   uint16
+	size      uint16 // of the payload
+	known     bool   // mid and rid are left out
+	stamp     stamp
+}
+
+// history is how many packets of a stream can be sent again.
+const history = 512
+
+// sendFrame writes the packets of one frame, protected: each into a slot, whose size it hands to commit. transport
+// numbers the packets of the connection.
 func (s *stream) sendFrame(now time.Duration, measured bool, c *crypt, transport *uint16, slot func() []byte, commit func(n int)) {
 	key := s.track.video && s.keyWanted
 	s.keyWanted = s.keyWanted && !s.track.video
@@ -107,37 +123,38 @@ func (s *stream) sendFrame(now time.Duration, measured bool, c *crypt, transport
 	if count.begun == 0 {
 		count.begun = now
 	}
+	if measured && count.measured == 0 {
+		count.first = s.counter
+	}
 	total := s.shape.size * s.shape.packets
 	if s.track.video { // a real encoder's frames vary
 		total += int(s.noise.Uint32N(uint32(total)*3/10)) - total*3/20
 	}
 	for i := range s.shape.packets {
-		st := stamp{track: s.track.id, layer: uint8(s.layer), frame: s.frame, counter: s.counter, sent: now}
+		o := &s.history[s.index%history]
+		*o = outgoing{
+			index: s.index, timestamp: s.timestamp, transport: *transport, picture: s.picture, known: s.known,
+			size:  uint16(total*(i+1)/s.shape.packets - total*i/s.shape.packets), // parts differ by a byte, as libwebrtc makes them
+			stamp: stamp{track: s.track.id, layer: uint8(s.layer), frame: s.frame, counter: s.counter, sent: now},
+		}
 		if key {
-			st.flags |= flagKey
+			o.stamp.flags |= flagKey
 		}
 		if i == 0 {
-			st.flags |= flagFirst
+			o.stamp.flags |= flagFirst
 		}
 		if i == s.shape.packets-1 {
-			st.flags |= flagLast
+			o.stamp.flags |= flagLast
 		}
-		size := total * (i + 1) / s.shape.packets
-		size -= total * i / s.shape.packets // parts differ by a byte, as libwebrtc makes them
-		b := slot()
-		n := s.writeHeader(b, st.flags&flagLast != 0, transport)
-		s.writePayload(b[n:n+size], key, i == 0)
-		st.put(b[n : n+size])
-		commit(len(c.seal(b[:n+size], n, uint32(s.index>>16))))
-
+		commit(s.write(o, c, slot()))
+		if s.track.video {
+			*transport++
+		}
 		s.index++
 		s.counter++
 		s.packets++
-		s.octets += uint32(size)
+		s.octets += uint32(o.size)
 		if measured {
-			if count.measured == 0 {
-				count.first = st.counter
-			}
 			count.measured++
 		}
 	}
@@ -150,17 +167,40 @@ func (s *stream) sendFrame(now time.Duration, measured bool, c *crypt, transport
 	s.next += s.shape.interval
 }
 
+// again writes a packet once more, byte for byte, and returns its size, 0 if it is not remembered.
+func (s *stream) again(seq uint16, c *crypt, b []byte) int {
+	back := uint64(uint16(s.index) - seq)
+	if back == 0 || back > min(history, s.index) {
+		return 0
+	}
+	o := &s.history[(s.index-back)%history]
+	if o.size == 0 || o.index != s.index-back { // before the first
+		return 0
+	}
+	return s.write(o, c, b)
+}
+
+// write writes a packet, protected, and returns its size.
+func (s *stream) write(o *outgoing, c *crypt, b []byte) int {
+	n := s.writeHeader(b, o)
+	payload := b[n : n+int(o.size)]
+	clear(payload)
+	s.writePayload(payload, o)
+	o.stamp.put(payload)
+	return len(c.seal(b[:n+len(payload)], n, uint32(o.index>>16)))
+}
+
 // writeHeader writes the RTP header with the extensions that the server accepted and returns its size.
-func (s *stream) writeHeader(b []byte, last bool, transport *uint16) int {
+func (s *stream) writeHeader(b []byte, o *outgoing) int {
 	b[0], b[1] = 0x90, opusPT
 	if s.track.video {
 		b[1] = vp8PT
-		if last {
+		if o.stamp.flags&flagLast != 0 {
 			b[1] |= 0x80
 		}
 	}
-	binary.BigEndian.PutUint16(b[2:], uint16(s.index))
-	binary.BigEndian.PutUint32(b[4:], s.timestamp)
+	binary.BigEndian.PutUint16(b[2:], uint16(o.index))
+	binary.BigEndian.PutUint32(b[4:], o.timestamp)
 	binary.BigEndian.PutUint32(b[8:], s.ssrc)
 	at := 16
 	put := func(id uint8, value ...byte) {
@@ -170,12 +210,11 @@ func (s *stream) writeHeader(b []byte, last bool, transport *uint16) int {
 		}
 	}
 	if s.track.video {
-		put(transportID, byte(*transport>>8), byte(*transport))
-		*transport++
+		put(transportID, byte(o.transport>>8), byte(o.transport))
 	} else {
 		put(audioLevelID, 0x80|s.level)
 	}
-	if !s.known {
+	if !o.known {
 		put(midID, []byte(s.mid)...)
 		put(ridID, []byte(s.rid)...)
 	}
@@ -188,23 +227,23 @@ func (s *stream) writeHeader(b []byte, last bool, transport *uint16) int {
 	return at
 }
 
-// writePayload writes what a server looks at; the rest is whatever the buffer holds.
-func (s *stream) writePayload(b []byte, key, first bool) {
+// writePayload writes what a server looks at; the rest is zero, which nobody sees once it is protected.
+func (s *stream) writePayload(b []byte, o *outgoing) {
 	if !s.track.video {
 		b[0] = 0x78 // RFC 6716 §3.1: one frame of 20 ms, mono
 		return
 	}
 	// RFC 7741 §4.2: X; I, L, T and K with a picture id of 15 bits; one temporal layer.
 	b[0], b[1] = 0x80, 0xf0
-	binary.BigEndian.PutUint16(b[2:], 0x8000|s.picture)
-	b[4], b[5] = byte(s.frame), 0
-	if !first {
+	binary.BigEndian.PutUint16(b[2:], 0x8000|o.picture)
+	b[4], b[5] = byte(o.stamp.frame), 0
+	if o.stamp.flags&flagFirst == 0 {
 		return
 	}
 	b[0] |= 0x10               // S
 	b[6], b[7], b[8] = 1, 0, 0 // RFC 7741 §4.3: P
 	b[6] |= 0x10
-	if key {
+	if o.stamp.flags&flagKey != 0 {
 		b[6] &^= 1
 		b[9], b[10], b[11] = 0x9d, 0x01, 0x2a
 		binary.LittleEndian.PutUint16(b[12:], s.shape.width)

@@ -4,7 +4,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
-import { Call, eventually, launch, lightMedia, PATIENCE_MS } from "../elementcall/call.mjs";
+import { busyMachine, Call, eventually, launch, PATIENCE_MS } from "../elementcall/call.mjs";
 import { widgetHost } from "../elementcall/widget/bundle.mjs";
 import { outputs, say } from "../process/cache.mjs";
 import { Stack } from "../stack/stack.mjs";
@@ -19,7 +19,7 @@ export async function check({ kind, names }) {
   await rm(logs, { recursive: true, force: true });
   await mkdir(logs, { recursive: true });
   const started = Date.now();
-  const stack = await Stack.start({ kind, logs, names, rooms, widget: await widgetHost(), elementCall: lightMedia });
+  const stack = await Stack.start({ kind, logs, names, rooms, widget: await widgetHost(), elementCall: busyMachine });
   const browser = await launch();
   const times = [];
   try {

@@ -29,7 +29,20 @@ type Options struct {
 	Logger     *slog.Logger // nil: none
 
 	Revocations *token.Revocations // tokens that no longer let anybody in; nil: none
+	Watcher     Watcher            // hears who comes and goes; nil: nobody does
 }
+
+// A Watcher hears of every session that begins and ends, on the goroutine that begins or ends it: it must not block.
+type Watcher interface {
+	Joined(room, identity string, session sfu.SID)
+	Left(room, identity string, session sfu.SID, why sfu.Reason)
+}
+
+// nobody is no Watcher.
+type nobody struct{}
+
+func (nobody) Joined(string, string, sfu.SID)           {}
+func (nobody) Left(string, string, sfu.SID, sfu.Reason) {}
 
 // An ICEServer is a STUN or TURN server that clients may use.
 type ICEServer struct {
@@ -46,6 +59,7 @@ type Server struct {
 	secret [32]byte // makes up what must be random per room
 
 	revocations *token.Revocations
+	watcher     Watcher
 	sessions    registry
 }
 
@@ -55,6 +69,9 @@ func New(o Options) *Server {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations}
+	if s.watcher = o.Watcher; s.watcher == nil {
+		s.watcher = nobody{}
+	}
 	_, _ = rand.Read(s.secret[:]) // never fails (crypto/rand)
 	return s
 }
@@ -144,7 +161,11 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 	}
 	sess.wakes.Go(sess.wakeLoop)
 	s.sessions.add(sess)
-	sess.ended = func() { s.sessions.remove(sess) }
+	sess.ended = func(why sfu.Reason) {
+		s.sessions.remove(sess)
+		s.watcher.Left(g.Room, g.Identity, sess.sid, why)
+	}
+	s.watcher.Joined(g.Room, g.Identity, sess.sid)
 	if s.revocations.Revoked(g.Origin) { // since the first check, and perhaps before Evict could see the session
 		sess.Leave(sfu.ParticipantRemoved)
 		return nil, errRevoked

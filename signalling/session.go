@@ -33,7 +33,7 @@ type Session struct {
 	stop  chan struct{}
 	wakes sync.WaitGroup
 	left  sync.Once
-	ended func() // takes the session out of the server's registry
+	ended func(sfu.Reason) // takes the session out of the server's registry
 }
 
 // Ready is signalled when Events may have something to return. Safe for concurrent use.
@@ -231,7 +231,7 @@ func (s *Session) Leave(reason sfu.Reason) {
 		close(s.stop)
 		s.wakes.Wait()
 		s.peer.Close()
-		s.ended()
+		s.ended(reason)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
+	"callserver/signalling/matrixrtc/leave"
 )
 
 // observe gives telemetry the snapshots of every part.
@@ -63,6 +64,17 @@ func (s *server) observe() {
 		counter("matrix_evicted_total", "Participants removed because their user left the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Evicted }),
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.LookupsSpared }),
 	)
+	if s.leaves != nil {
+		telemetry.Poll(t, s.leaves.Stats,
+			counter("leaves_delegated_total", "Delayed leaves taken over from clients.", func(v leave.Stats) uint64 { return v.Delegated }),
+			counter("leaves_refused_total", "Delayed leaves not taken over.", func(v leave.Stats) uint64 { return v.Refused }),
+			counter("leaves_restarted_total", "Restarts of delayed leaves.", func(v leave.Stats) uint64 { return v.Restarted }),
+			counter("leaves_sent_total", "Delayed leaves sent for clients that were gone.", func(v leave.Stats) uint64 { return v.Sent }),
+			counter("leaves_cancelled_total", "Delayed leaves cancelled because newer ones replaced them.", func(v leave.Stats) uint64 { return v.Cancelled }),
+			counter("leaves_failures_total", "Requests about delayed leaves that homeservers did not grant.", func(v leave.Stats) uint64 { return v.Failures }),
+			counter("leaves_store_failures_total", "Changes of delayed leaves that could not be written to the data file.", func(v leave.Stats) uint64 { return v.StoreFailures }),
+		)
+	}
 	telemetry.Poll(t, s.homeserverStats,
 		counter("homeserver_requests_total", "Requests sent to homeservers.", func(v homeserver.Stats) uint64 { return v.Requests }),
 		counter("homeserver_failures_total", "Requests that homeservers did not answer, or with 5xx or 429.", func(v homeserver.Stats) uint64 { return v.Failures }),

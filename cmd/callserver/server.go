@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.mau.fi/util/dbutil"
+
 	"callserver/edge"
 	"callserver/internal/config"
 	"callserver/internal/telemetry"
@@ -19,6 +21,7 @@ import (
 	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
+	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/token"
 	"callserver/web"
 )
@@ -37,6 +40,9 @@ type server struct {
 	public     *edge.Listener // what clients reach
 	admin      *edge.Listener // what the operator reaches, nil = off
 	draining   atomic.Bool
+
+	data   *dbutil.Database // nil: nothing survives a restart
+	leaves *leave.Keeper    // nil: no homeserver lets us
 
 	revocations *token.Revocations // shared by the authoriser, which revokes, and the sessions, which look
 }
@@ -63,7 +69,14 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	}
 	keys := token.Keys(c.Keys)
 	s.revocations = &token.Revocations{}
-	s.sessions = signalling.New(signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations})
+	if err = s.openLeaves(c, log); err != nil {
+		return nil, err
+	}
+	sessions := signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations}
+	if s.leaves != nil {
+		sessions.Watcher = watcher{s.leaves}
+	}
+	s.sessions = signalling.New(sessions)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c)); err != nil {
 		return nil, err
@@ -98,6 +111,7 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 		Rooms:       roomMaker{s.rooms},
 		Sessions:    s.sessions,
 		Revocations: s.revocations,
+		Leaves:      s.leaves,
 		SFUPath:     sfuPath,
 		Prefix:      authoriserPath,
 		RootCAs:     c.FederationCA,
@@ -151,6 +165,9 @@ func (s *server) work() []func(context.Context) error {
 		s.authoriser.Run,
 		func(context.Context) error { return s.public.Run() },
 	}
+	if s.leaves != nil {
+		work = append(work, s.leaves.Run)
+	}
 	if s.admin != nil {
 		work = append(work, func(context.Context) error { return s.admin.Run() })
 	}
@@ -186,6 +203,12 @@ func (s *server) close(ctx context.Context) error {
 	}
 	if s.engine != nil {
 		end("media", s.engine.Close())
+	}
+	if s.leaves != nil {
+		end("delayed leaves", s.leaves.Close())
+	}
+	if s.data != nil {
+		end("data", s.data.Close())
 	}
 	return errors.Join(errs...)
 }

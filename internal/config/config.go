@@ -23,6 +23,7 @@ type Config struct {
 	Media Media
 	Admin Admin
 	Room  Room
+	Data  Data
 	Log   Log
 
 	Keys         map[string]string // API key -> secret, inline and from the keys file
@@ -55,6 +56,9 @@ type Admin struct{ Listen string }
 
 // Room holds what rooms do unless their creator says otherwise.
 type Room struct{ AutoCreate bool }
+
+// Data is what survives a restart.
+type Data struct{ File string } // relative to where the server was started; empty: nothing does
 
 // Log says what reaches standard error.
 type Log struct {

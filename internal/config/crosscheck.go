@@ -1,10 +1,16 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"path/filepath"
+)
 
 // crossCheck looks at settings that are right alone and wrong together, and settles defaults that depend on others.
 func (l *loader) crossCheck() {
 	c := &l.config
+	if c.Data.File != "" && !filepath.IsAbs(c.Data.File) {
+		c.Data.File = filepath.Join(l.dir, c.Data.File)
+	}
 	if !l.given["keys"] && !l.given["keys_file"] {
 		c.Keys[DevelopmentKey] = DevelopmentSecret
 	}

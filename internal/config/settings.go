@@ -40,6 +40,7 @@ var settings = []setting{
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
 	{"remote_users", true, "refuse", remoteUsers},
 	{"federation_ca_file", true, "ca.pem", federationCA},
+	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
 }
 
@@ -326,6 +327,15 @@ func remoteUsers(l *loader, key string, v any) {
 	default:
 		l.problem(key, fmt.Sprintf("%q is not a policy", fmt.Sprint(v)), "use refuse or subscribe")
 	}
+}
+
+func dataFile(l *loader, key string, v any) {
+	name, isText := v.(string)
+	if !isText || name == "" || strings.ContainsAny(name, "?#") {
+		l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name a file in a directory that this server may write to, for example /var/lib/callserver/callserver.db")
+		return
+	}
+	l.config.Data.File = name
 }
 
 func federationCA(l *loader, key string, v any) {

@@ -2,6 +2,7 @@ package homeserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -48,6 +49,11 @@ func (h *Homeserver) Supports(ctx context.Context, feature string) (bool, error)
 		h.versions.mu.Unlock()
 	}
 	return known.UnstableFeatures[feature], nil
+}
+
+// Delays reports whether the homeserver has delayed events.
+func (h *Homeserver) Delays(ctx context.Context) (bool, error) {
+	return h.Supports(ctx, featureDelayed)
 }
 
 // DelayState schedules a state event (MSC4140), or fails with [ErrNoDelay]. For a delay that is longer than it allows,
@@ -100,4 +106,30 @@ func (a Agent) manage(ctx context.Context, delay id.DelayID, action event.DelayA
 		err = a.hs.request(ctx, a.who, op, http.MethodPost, nil, mautrix.ReqUpdateDelayedEvent{Action: action}, nil, path...)
 	}
 	return err
+}
+
+// A Scheduled is a delayed event that has been neither sent nor cancelled.
+type Scheduled struct {
+	Room     string
+	Type     string
+	StateKey *string // nil if it is no state event
+	Content  json.RawMessage
+	Delay    time.Duration
+}
+
+// Scheduled reads a delayed event. M_NOT_FOUND means that the agent's user has none with this id.
+func (a Agent) Scheduled(ctx context.Context, delay id.DelayID) (Scheduled, error) {
+	const op = "read a delayed event"
+	if delay == "" {
+		return Scheduled{}, &Error{Op: op, Status: http.StatusBadRequest, Code: "M_INVALID_PARAM", Text: "no delay id"}
+	}
+	var r struct {
+		Room     string          `json:"room_id"`
+		Type     string          `json:"type"`
+		StateKey *string         `json:"state_key"`
+		Content  json.RawMessage `json:"content"`
+		Delay    int64           `json:"delay_ms"`
+	}
+	err := a.hs.request(ctx, a.who, op, http.MethodGet, nil, nil, &r, "unstable", "org.matrix.msc4140", "delayed_events", delay)
+	return Scheduled{r.Room, r.Type, r.StateKey, r.Content, time.Duration(r.Delay) * time.Millisecond}, err
 }

@@ -58,6 +58,7 @@ func NarrowRegistration(serverName, url string) *Registration {
 	r := newRegistration("callserver", senderLocalpart)
 	r.URL = &url
 	r.Namespaces.Users = []Namespace{{Exclusive: true, Regex: "@_callserver_.*:" + regexp.QuoteMeta(serverName)}}
+	r.Namespaces.Aliases = []Namespace{{Exclusive: true, Regex: "#_callserver_.*:" + regexp.QuoteMeta(serverName)}}
 	return r
 }
 

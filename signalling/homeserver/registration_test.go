@@ -36,11 +36,11 @@ func TestRegistrationsWeWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		url := "url: http://127.0.0.1:7880\n"
+		url, aliases := "url: http://127.0.0.1:7880\n", "regex: '#_callserver_.*:"
 		if name == "wide" {
-			url = "url: null\n" // an empty text is no URL to Synapse
+			url, aliases = "url: null\n", "aliases: []\n" // an empty text is no URL to Synapse
 		}
-		for _, want := range []string{url, "rate_limited: false\n", "aliases: []\n", "rooms: []\n", "io.element.msc4502.scopes:\n", "exclusive: "} {
+		for _, want := range []string{url, "rate_limited: false\n", aliases, "rooms: []\n", "io.element.msc4502.scopes:\n", "exclusive: "} {
 			if !strings.Contains(string(text), want) {
 				t.Errorf("the %s registration lacks %q:\n%s", name, want, text)
 			}

@@ -28,10 +28,10 @@
 //
 // # Delayed leaves
 //
-// Delegation of delayed leaves (MSC4140) is not done here, and nothing pretends otherwise: the probes answer 404, so
-// that clients keep sending their own restarts every few seconds, and a token request with delay fields is refused
-// with 400 M_BAD_JSON, on which clients repeat it without. Accepting the fields and forgetting them would leave a
-// ghost in the room for up to an hour after a crash.
+// Clients can have us send their leave when they crash (MSC4140), and then rely on us for an hour. So it is offered only
+// while it is known to work (package leave). Otherwise the probes answer 404, so that clients keep sending their own
+// restarts every few seconds, and a token request with delay fields is refused with 400 M_BAD_JSON, on which clients
+// repeat it without.
 package matrixrtc
 
 import (
@@ -52,6 +52,7 @@ import (
 	"maunium.net/go/mautrix/federation"
 
 	"callserver/signalling/homeserver"
+	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/token"
 )
 
@@ -98,6 +99,7 @@ type Options struct {
 	Remote      Remote
 	Sessions    Sessions           // the running calls; nil means that nobody is ever in one
 	Revocations *token.Revocations // shared with whoever checks tokens; nil means that nobody does
+	Leaves      *leave.Keeper      // takes over delayed leaves; nil means that nobody does
 
 	// Where clients find the media server and this service. Empty means derived from the host the client asked,
 	// which is for development: clients tell servers apart by the exact text of these URLs.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"callserver/signalling/matrixrtc/member"
 )
@@ -19,12 +20,30 @@ type openIDToken struct {
 	ServerName  string `json:"matrix_server_name"`
 }
 
-// delegation is present in requests of clients that want us to send their leave. Its content does not matter here.
+// delegation is present in requests of clients that want us to send their leave. The base URL that they name does not
+// matter: the homeserver is asked where the operator said that it is.
 type delegation struct {
 	ID      json.RawMessage `json:"delay_id"`
-	Timeout json.RawMessage `json:"delay_timeout"`
+	Timeout json.RawMessage `json:"delay_timeout"` // ms
 	API     json.RawMessage `json:"delay_cs_api_url"`
 }
+
+// read returns the delay id and the delay, or zeros if no delegation is asked for.
+func (d delegation) read() (delay string, length time.Duration, err error) {
+	if !present(d.ID) && !present(d.Timeout) && !present(d.API) {
+		return "", 0, nil
+	}
+	var ms float64
+	if json.Unmarshal(d.ID, &delay) != nil || delay == "" || len(delay) > maxField {
+		return "", 0, badJSON("delay_id is missing or no string")
+	}
+	if json.Unmarshal(d.Timeout, &ms) != nil || ms < 1 {
+		return "", 0, badJSON("delay_timeout is missing or no number of milliseconds")
+	}
+	return delay, time.Duration(min(ms, maxDelay)) * time.Millisecond, nil
+}
+
+const maxDelay = 24 * 60 * 60 * 1000 // ms
 
 // sfuGet is the body of POST /sfu/get.
 type sfuGet struct {
@@ -55,6 +74,9 @@ type request struct {
 	member      string // empty on /sfu/get
 	claimedUser string // empty on /sfu/get
 	openID      openIDToken
+
+	delay  string        // id of the leave that the client wants to delegate; empty if it does not
+	length time.Duration // of its delay
 }
 
 // identity is the participant identity of a verified user, in the form the endpoint's clients expect.
@@ -73,7 +95,7 @@ func parseSFUGet(body []byte) (*request, error) {
 	if err := decode(body, &b); err != nil {
 		return nil, err
 	}
-	err := check(b.delegation,
+	err := check(
 		field{"room", b.Room},
 		field{"device_id", b.DeviceID},
 		field{"openid_token.access_token", b.Token.AccessToken},
@@ -84,7 +106,8 @@ func parseSFUGet(body []byte) (*request, error) {
 	if looksLikePort(b.Token.ServerName, b.DeviceID) {
 		return nil, badJSON("device_id must not begin with a port number")
 	}
-	return &request{room: b.Room, slot: member.SlotRoom, device: b.DeviceID, openID: b.Token}, nil
+	delay, length, err := b.read()
+	return &request{room: b.Room, slot: member.SlotRoom, device: b.DeviceID, openID: b.Token, delay: delay, length: length}, err
 }
 
 func parseGetToken(body []byte) (*request, error) {
@@ -92,7 +115,7 @@ func parseGetToken(body []byte) (*request, error) {
 	if err := decode(body, &b); err != nil {
 		return nil, err
 	}
-	err := check(b.delegation,
+	err := check(
 		field{"room_id", b.RoomID},
 		field{"slot_id", b.SlotID},
 		field{"member.id", b.Member.ID},
@@ -103,11 +126,12 @@ func parseGetToken(body []byte) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
+	delay, length, err := b.read()
 	return &request{
 		room: b.RoomID, slot: b.SlotID,
 		device: b.Member.DeviceID, member: b.Member.ID, claimedUser: b.Member.UserID,
-		openID: b.Token,
-	}, nil
+		openID: b.Token, delay: delay, length: length,
+	}, err
 }
 
 // looksLikePort reports whether user:device would read as a device of another server: device "8448:X" of @a:example.org
@@ -133,7 +157,7 @@ func decode(body []byte, into any) error {
 	}
 }
 
-func check(d delegation, fields ...field) error {
+func check(fields ...field) error {
 	for _, f := range fields {
 		if f.value == "" {
 			return badJSON("%s is missing", f.name)
@@ -141,9 +165,6 @@ func check(d delegation, fields ...field) error {
 		if len(f.value) > maxField {
 			return badJSON("%s is too long", f.name)
 		}
-	}
-	if present(d.ID) || present(d.Timeout) || present(d.API) {
-		return badJSON("This server does not take over delayed leaves: leave out the delay fields")
 	}
 	return nil
 }

@@ -16,11 +16,11 @@ import (
 // maxBody is the longest request body, in bytes.
 const maxBody = 1 << 20
 
-// The endpoints, below the prefix or without it. Everything else is answered 404 M_UNRECOGNIZED, the probes for
-// delegation among it.
+// The endpoints, below the prefix or without it. Everything else is answered 404 M_UNRECOGNIZED.
 const (
 	pathSFUGet             = "/sfu/get"
 	pathGetToken           = "/get_token"
+	pathDelegate           = "/delegate_delayed_leave"
 	pathHealth             = "/healthz"
 	pathTransports         = "/_matrix/client/v1/rtc/transports"
 	pathTransportsUnstable = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
@@ -41,6 +41,8 @@ func (a *Authoriser) serve(w http.ResponseWriter, r *http.Request) {
 		a.serveToken(w, r, parseSFUGet)
 	case pathGetToken:
 		a.serveToken(w, r, parseGetToken)
+	case pathDelegate:
+		a.serveDelegation(w, r)
 	case pathTransports, pathTransportsUnstable:
 		a.serveTransports(w, r)
 	case pathWellKnown:
@@ -102,41 +104,55 @@ func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, parse fu
 	}{a.sfuURL(r), raw})
 }
 
-// authorise walks a token request through every check, the cheap ones first.
+// authorise walks a token request through every check, takes over its leave if it has one, and mints the token.
 func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) (string, error) {
+	q, who, err := a.verify(w, r, parse)
+	if err != nil {
+		return "", err
+	}
+	if q.delay != "" {
+		if err := a.delegate(r.Context(), q, who.user); err != nil {
+			return "", err
+		}
+	}
+	return a.issue(q, who)
+}
+
+// verify walks a request through every check, the cheap ones first.
+func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) (q *request, who admission, err error) {
 	if a.closing.Load() {
-		return "", &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
+		return nil, admission{}, &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
 	}
 	now := a.options.Now()
 	if wait := a.limiter.take(a.options.ClientAddr(r), now); wait > 0 {
-		return "", &refusal{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", text: "Too many requests", retry: wait}
+		return nil, admission{}, &refusal{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", text: "Too many requests", retry: wait}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return "", bodyRefusal(err)
+		return nil, admission{}, bodyRefusal(err)
 	}
-	q, err := parse(body)
+	q, err = parse(body)
 	if err != nil {
-		return "", err
+		return nil, admission{}, err
+	}
+	if q.delay != "" && !a.delegates() {
+		return nil, admission{}, errNoDelegation
 	}
 	homeserver, full := a.homeservers[q.openID.ServerName]
 	if !full && a.options.Remote != RemoteSubscribe {
 		a.tell(now, "user of an unlisted homeserver refused", q.openID.ServerName, nil)
-		return "", &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
+		return nil, admission{}, &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
 	}
 	user, err := a.directory.user(r.Context(), q.openID, homeserver, now)
 	if err != nil {
 		a.tell(now, "openid token not verified", q.openID.ServerName, err)
-		return "", &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
+		return nil, admission{}, &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
 	}
 	if q.claimedUser != "" && q.claimedUser != user {
-		return "", &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "The token is not that of the claimed user"}
+		return nil, admission{}, &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "The token is not that of the claimed user"}
 	}
-	who, err := a.admit(r.Context(), q, user, now)
-	if err != nil {
-		return "", err
-	}
-	return a.issue(q, who)
+	who, err = a.admit(r.Context(), q, user, now)
+	return q, who, err
 }
 
 // issue mints the token of an admitted user, and creates its room if it may.

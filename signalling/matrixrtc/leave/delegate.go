@@ -1,0 +1,103 @@
+package leave
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"callserver/signalling/homeserver"
+	"callserver/signalling/matrixrtc/member"
+)
+
+// A Delegation is what a client asks for.
+type Delegation struct {
+	User   string // verified
+	Device string // claimed
+	Member string // id of the membership; empty on the older endpoint
+	Room   string // Matrix room id; its membership is verified
+	Slot   string
+	Delay  string
+	Length time.Duration // as the client says
+}
+
+// job is for the identity by which readers know the member; others may be that of its participant, too.
+func (d *Delegation) job(server string) Job {
+	plain := member.DeviceIdentity(d.User, d.Device)
+	identities := member.Identities(d.User, d.Device, d.Member)
+	if d.Member != "" && d.Member != plain { // the membership is a sticky event, whose readers expect the hash
+		hashed := identities[len(identities)-1]
+		identities = []string{hashed, plain}
+	}
+	return Job{
+		Server: server, User: d.User, Delay: d.Delay, Length: d.Length,
+		Room: member.RoomName(d.Room, d.Slot), Identities: identities,
+	}
+}
+
+// Delegate takes a leave over, durably. It fails with ErrNotReal or ErrForeign.
+func (k *Keeper) Delegate(ctx context.Context, d Delegation) error {
+	err := k.delegate(ctx, d)
+	if err != nil {
+		k.counters.refused.Add(1)
+		return err
+	}
+	k.counters.delegated.Add(1)
+	return nil
+}
+
+func (k *Keeper) delegate(ctx context.Context, d Delegation) error {
+	_, server, _ := strings.Cut(d.User, ":")
+	h := k.options.Homeservers[server]
+	if h == nil || !k.trials[server].good(time.Now()) {
+		return ErrNotReal
+	}
+	job := d.job(server)
+	began := time.Now()
+	scheduled, err := h.Scheduled(ctx, d.User, d.Delay)
+	switch {
+	case err == nil && !d.matches(scheduled):
+		return ErrForeign
+	case err == nil:
+		job.Length = scheduled.Delay
+	case homeserver.Code(err) == "M_NOT_FOUND":
+		return ErrForeign
+	case errors.Is(err, homeserver.ErrNoPrivilege), homeserver.Unrecognized(err):
+		// Nobody tells whose it is. Whoever knows the id may manage it anyway: it is a secret.
+	case !errors.Is(err, homeserver.ErrUnavailable):
+		return fmt.Errorf("%w: %w", ErrForeign, err)
+	}
+	// The restart proves that the event is there. One that cannot be made now is repeated until it can.
+	switch err := h.Do(ctx, Restart, d.User, d.Delay); {
+	case err == nil:
+		job.Restarted = began
+	case homeserver.Code(err) == "M_NOT_FOUND":
+		return ErrForeign
+	default:
+		job.Restarted = began.Add(-min(max(job.Length, minLength), maxLength) * 4 / 5)
+	}
+	k.do(func(now time.Time) { k.book.Add(job, now) })
+	return k.save(ctx)
+}
+
+// matches reports whether a delayed event is the leave of this very member: nobody may have another event of theirs
+// kept from being sent, or sent early, by us.
+func (d *Delegation) matches(s homeserver.Scheduled) bool {
+	if s.Room != d.Room {
+		return false
+	}
+	_, err := member.Parse(member.Event{Type: s.Type, StateKey: s.StateKey, Sender: d.User, Content: content(s.Content)})
+	if !errors.Is(err, member.ErrLeft) {
+		return false
+	}
+	return s.StateKey == nil || member.KeyOf(*s.StateKey, d.User, d.Device)
+}
+
+func content(raw json.RawMessage) json.RawMessage {
+	if len(raw) == 0 {
+		return json.RawMessage("{}")
+	}
+	return raw
+}

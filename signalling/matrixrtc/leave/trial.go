@@ -1,0 +1,103 @@
+package leave
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"callserver/signalling/homeserver"
+)
+
+const (
+	// trialLife is how long a success is believed.
+	trialLife = 10 * time.Minute
+	// trialEvery is when the next trial is after a success, and trialRetry after a failure.
+	trialEvery = 4 * time.Minute
+	trialRetry = 20 * time.Second
+)
+
+// A trial is what is known about the delayed events of one homeserver. Safe for concurrent use.
+type trial struct {
+	mu   sync.Mutex
+	held time.Time // the last success
+	none bool      // the homeserver said that it has no delayed events
+	told bool      // what is so was logged
+}
+
+func (t *trial) good(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.held.IsZero() && now.Sub(t.held) < trialLife
+}
+
+func (t *trial) without() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.none
+}
+
+// note takes the end of a trial and reports whether it says something new.
+func (t *trial) note(err error, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was, wasNone := !t.held.IsZero() && now.Sub(t.held) < trialEvery+trialRetry, t.none
+	if err == nil {
+		t.held = now
+	}
+	t.none = errors.Is(err, homeserver.ErrNoDelay)
+	if t.none {
+		t.held = time.Time{}
+	}
+	fresh := !t.told || was != (err == nil) || wasNone != t.none
+	t.told = true
+	return fresh
+}
+
+// Real reports whether clients may rely on us, whoever's they are: on no homeserver may delayed events be there and fail
+// us. Where there are none, clients have nothing to delegate.
+func (k *Keeper) Real() bool {
+	now, any := time.Now(), false
+	for name, h := range k.options.Homeservers {
+		switch t := k.trials[name]; {
+		case h == nil:
+			return false
+		case t.good(now):
+			any = true
+		case !t.without():
+			return false
+		}
+	}
+	return any
+}
+
+// trialLoop tries the delayed events of one homeserver again and again.
+func (k *Keeper) trialLoop(ctx context.Context, name string, t *trial) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		err := k.options.Homeservers[name].Try(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		fresh := t.note(err, time.Now())
+		switch {
+		case err == nil && fresh:
+			k.log.Info("delayed leaves can be delegated", "homeserver", name)
+		case errors.Is(err, homeserver.ErrNoDelay) && fresh:
+			k.log.Info("homeserver has no delayed events: members whose client crashes stay until they expire", "homeserver", name)
+		case err != nil && fresh:
+			k.log.Warn("delayed leaves cannot be delegated: clients are told to restart them on their own", "homeserver", name, "err", err)
+		}
+		if err == nil {
+			timer.Reset(trialEvery)
+		} else {
+			timer.Reset(trialRetry)
+		}
+	}
+}

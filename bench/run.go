@@ -165,6 +165,9 @@ func (r *run) joinAll(ctx context.Context, people *sync.WaitGroup) error {
 		})
 	}
 	joining.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.joined == 0 {

@@ -23,6 +23,7 @@ type link struct {
 	ssrc   uint32 // of its reports
 	cname  string
 
+	gone      bool // the participant left
 	transport uint16
 	streams   []*stream
 	inbound   map[uint32]*inbound

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,7 @@ import (
 )
 
 const (
-	// tick is how often a loop sends what is due: fine enough that packets arrive at the server spread as those of
+	// tick is how often a loop sends what is due, if anything is: fine enough that packets arrive at the server spread as those of
 	// many senders do.
 	tick = 250 * time.Microsecond
 	// readInterval is how often the sockets of connected participants are read. The kernel notes when packets arrive,
@@ -34,6 +35,7 @@ type loop struct {
 	in, out *batch
 
 	sockets map[int]*socket
+	joining int // sockets without media yet
 	links   []*link
 	wheel   [wheelSlots][]slotted
 	at      int64 // tick that was served last
@@ -83,9 +85,12 @@ func (lp *loop) do(f func()) {
 // add starts reading a socket for Pion.
 func (lp *loop) add(s *socket) {
 	lp.do(func() {
-		if lp.fresh.add(s) == nil { // without it the join times out
-			lp.sockets[s.fd] = s
+		if lp.fresh.add(s) != nil {
+			s.release() // Pion notices
+			return
 		}
+		lp.sockets[s.fd] = s
+		lp.joining++
 	})
 }
 
@@ -95,9 +100,27 @@ func (lp *loop) attach(l *link) {
 		s := l.socket
 		s.link = l
 		lp.fresh.remove(s)
+		lp.joining--
 		_ = lp.steady.add(s)
 		l.nextSend = lp.clock.now() + reportInterval
 		lp.links = append(lp.links, l)
+	})
+}
+
+// drop ends a participant's media and closes its socket; its counts stay.
+func (lp *loop) drop(s *socket) {
+	lp.do(func() {
+		if s.fd < 0 || lp.sockets[s.fd] != s {
+			return
+		}
+		delete(lp.sockets, s.fd)
+		if l := s.link; l != nil {
+			l.gone = true // its streams leave the wheel when their time comes
+			lp.links = slices.DeleteFunc(lp.links, func(o *link) bool { return o == l })
+		} else {
+			lp.joining--
+		}
+		s.release() // which takes it out of the poller as well
 	})
 }
 
@@ -131,7 +154,7 @@ func (lp *loop) run(ctx context.Context) {
 			nextTurn = now + turnInterval
 			lp.speak(now)
 		}
-		if rest := tick - (lp.clock.now() - now); rest > tick/8 {
+		if rest := min(lp.nextDue(nextRead), nextTurn) - lp.clock.now(); rest > tick/8 {
 			pause(rest)
 		}
 	}
@@ -141,6 +164,19 @@ func (lp *loop) run(ctx context.Context) {
 	}
 	lp.fresh.close()
 	lp.steady.close()
+}
+
+// nextDue is when there is something to send, at most limit: a wake-up costs as much as several packets.
+func (lp *loop) nextDue(limit time.Duration) time.Duration {
+	if lp.joining > 0 {
+		limit = min(limit, time.Duration(lp.at+2)*tick)
+	}
+	for at := lp.at; time.Duration(at+1)*tick < limit; at++ {
+		if len(lp.wheel[at%wheelSlots]) > 0 {
+			return time.Duration(at+1) * tick
+		}
+	}
+	return limit
 }
 
 // catchUp does what others asked for.
@@ -169,6 +205,9 @@ func (lp *loop) sendDue(now time.Duration) {
 		due := lp.wheel[at%wheelSlots]
 		lp.wheel[at%wheelSlots] = nil
 		for _, s := range due {
+			if s.link.gone {
+				continue
+			}
 			for s.stream.next <= now {
 				lp.late.add(now - s.stream.next)
 				lp.sendFrame(s.link, s.stream)
@@ -192,6 +231,9 @@ func (lp *loop) sendFrame(l *link, s *stream) {
 // read takes what waits in one socket.
 func (lp *loop) read(fd int) {
 	s := lp.sockets[fd]
+	if s == nil { // dropped since it was told to be ready
+		return
+	}
 	for n := batchSize; n == batchSize; {
 		n = lp.in.receive(s)
 		t := time.Now()

@@ -73,6 +73,7 @@ func (p *participant) stay(ctx context.Context, joined func(error)) error {
 		return err
 	}
 	p.loop.add(s)
+	defer p.loop.drop(s)
 	p.link = &link{
 		socket: s, ssrc: rand.Uint32(), cname: p.identity(),
 		inbound: map[uint32]*inbound{}, flows: map[uint32]*flow{},

@@ -6,12 +6,15 @@ const (
 	minKeyFrameRetry   = 200 * time.Millisecond
 	maxKeyFrameRetry   = time.Second
 	keyFrameWindow     = time.Second // at most two requests in one
-	maxKeyFrameRetries = 10          // to a stream that sends nothing at all
+	keyFrameSpacing    = keyFrameWindow / 2
+	maxKeyFrameRetries = 10 // to a stream that sends nothing at all
 	defaultRTT         = 70 * time.Millisecond
 )
 
 // keyRequests coalesces the requests for key frames of one stream: the first goes out at once, whoever comes while it is under way shares it,
-// and it is repeated every two round trips until a key frame arrives. Guarded by the stream's lock. Times are since the Source's origin.
+// and it is repeated every two round trips until a key frame arrives. Of the two requests that a second holds the second waits for half of it:
+// in a burst of joiners everybody then waits half a second at most, where two at once would have all who follow wait a whole one. Guarded by the
+// stream's lock. Times are since the Source's origin.
 type keyRequests struct {
 	waiting      bool          // somebody needs a key frame that has not come
 	answered     bool          // a key frame came after the last request
@@ -29,6 +32,8 @@ func (q *keyRequests) due(at, rtt time.Duration) bool {
 	case !q.waiting, q.tries >= maxKeyFrameRetries:
 		return false
 	case q.last != 0 && !q.answered && at-q.last < retry:
+		return false
+	case q.answered && at-q.last < keyFrameSpacing: // so never before the first: answered needs one
 		return false
 	case q.before != 0 && at-q.before < keyFrameWindow:
 		return false

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -23,7 +24,9 @@ func TestKeyFrameRequests(t *testing.T) {
 		{"twice a second at most", ms(20), nil, []int{0, 100, 300}, []int{0, 200}},
 		{"slow path", ms(200), nil, []int{0}, []int{0, 400}},
 		{"shared while under way", 0, []int{150}, []int{0, 50, 100}, []int{0}},
-		{"not held up by one that was answered", 0, []int{60}, []int{0, 180}, []int{0, 180}},
+		{"after one that was answered", 0, []int{60, 560}, []int{0, 180}, []int{0, 500}},
+		{"long after one that was answered", 0, []int{60, 760}, []int{0, 700}, []int{0, 700}},
+		{"a burst of joiners", 0, []int{40, 540}, []int{0, 20, 60, 80, 200, 400, 620, 700}, []int{0, 500}},
 		{"just delivered", 0, []int{100}, []int{110}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -61,6 +64,46 @@ func TestKeyFrameRequests(t *testing.T) {
 				t.Errorf("%d requests counted, want at least %d", n, len(got))
 			}
 		})
+	}
+}
+
+// TestJoinersWaitForKeyFrames has receivers arrive for ten seconds, 40 a second: none waits for its first key frame much longer than half a
+// second, and the publisher makes two a second.
+func TestJoinersWaitForKeyFrames(t *testing.T) {
+	const answer = 3 // frames of 10 ms from request to key frame
+	w := newWorld(t, SourceOptions{Codec: codec.VP8, Video: true})
+	v := camera{ssrc: 1}
+	w.push(0, v.frame(true)...)
+	w.wait(time.Minute)
+	var requests, inFlight int
+	waiting := map[*Sink]time.Time{}
+	var waits []time.Duration
+	for n := range 1000 {
+		if n%5 == 0 || n%5 == 2 { // 40 a second
+			waiting[w.Attach(&receiver{}, SinkOptions{Target: MaxTemporal(0)})] = w.now
+		}
+		key := inFlight == 1
+		inFlight = max(inFlight-1, 0)
+		w.push(0, v.frame(key)...)
+		w.Nacks(0, w.now)
+		if got := w.publisher.take()[0]; got > 0 {
+			requests += got
+			inFlight = answer
+		}
+		for k, since := range waiting {
+			if k.Current() != NoLayer {
+				waits = append(waits, w.now.Sub(since))
+				delete(waiting, k)
+			}
+		}
+		w.wait(ms(10))
+	}
+	slices.Sort(waits)
+	if longest, median := waits[len(waits)-1], waits[len(waits)/2]; longest > ms(550) || median > ms(300) {
+		t.Errorf("waited %v at most, %v in the median", longest, median)
+	}
+	if requests > 21 || requests < 20 {
+		t.Errorf("%d requests in ten seconds", requests)
 	}
 }
 

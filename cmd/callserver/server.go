@@ -69,7 +69,10 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	}
 	keys := token.Keys(c.Keys)
 	s.revocations = &token.Revocations{}
-	if err = s.openLeaves(c, log); err != nil {
+	if err = s.openData(c); err != nil {
+		return nil, err
+	}
+	if err = s.openLeaves(c); err != nil {
 		return nil, err
 	}
 	sessions := signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations}

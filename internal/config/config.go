@@ -26,6 +26,8 @@ type Config struct {
 	Data  Data
 	Log   Log
 
+	Membership Membership
+
 	Keys         map[string]string // API key -> secret, inline and from the keys file
 	Homeservers  []Homeserver
 	RemoteUsers  bool           // users of other homeservers may watch calls that are open
@@ -57,8 +59,14 @@ type Admin struct{ Listen string }
 // Room holds what rooms do unless their creator says otherwise.
 type Room struct{ AutoCreate bool }
 
+// Membership is what is done about the events by which clients say that they are in a call.
+type Membership struct{ Delegate bool } // delayed leaves are taken over where that is known to work
+
 // Data is what survives a restart.
-type Data struct{ File string } // relative to where the server was started; empty: nothing does
+type Data struct {
+	File    string // relative to where the server was started; empty: nothing does
+	Default bool   // the operator did not choose it: what needs it can be done without
+}
 
 // Log says what reaches standard error.
 type Log struct {

@@ -24,6 +24,8 @@ func TestDefaults(t *testing.T) {
 		Admin: Admin{Listen: "127.0.0.1:7980"},
 		Room:  Room{AutoCreate: true},
 		Keys:  map[string]string{"devkey": "secret"},
+
+		Membership: Membership{Delegate: true},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("no configuration (-want +got):\n%s", diff)
@@ -180,6 +182,39 @@ func TestRegistrations(t *testing.T) {
 	}
 }
 
+// What survives a restart is kept beside the configuration file, unless the operator says otherwise.
+func TestDataFile(t *testing.T) {
+	for _, tt := range []struct {
+		text, env, want string // want is relative to the configuration file
+		chosen          bool
+	}{
+		{"", "", "callserver.db", false},
+		{"data: {file: state/calls.db}", "", "state/calls.db", true},
+		{"data: {file: /var/lib/calls.db}", "", "/var/lib/calls.db", true},
+		{"data: {file: off}", "", "", true},
+		{"", "CALLSERVER_DATA_FILE=off", "", true},
+		{"data: {file: off}", "CALLSERVER_DATA_FILE=calls.db", "calls.db", true},
+	} {
+		c, err := load(t, tt.text, tt.env)
+		if err != nil {
+			t.Errorf("%q %s: %v", tt.text, tt.env, err)
+			continue
+		}
+		got := c.Data.File
+		if dir, name := filepath.Split(got); !filepath.IsAbs(tt.want) && got != "" {
+			if got = name; filepath.Base(dir) == "state" {
+				got = "state/" + name
+			}
+		}
+		if got != tt.want || c.Data.Default == tt.chosen {
+			t.Errorf("%q %s: %+v, want %q", tt.text, tt.env, c.Data, tt.want)
+		}
+	}
+	if c, err := Load("", nil); err != nil || c.Data.File != "" {
+		t.Errorf("without a configuration file: %+v, %v", c.Data, err)
+	}
+}
+
 // TestManual keeps docs/callserver.yaml complete and true: it loads as it is, it loads with every comment that is a
 // setting taken in, and then it mentions every key.
 func TestManual(t *testing.T) {
@@ -189,7 +224,8 @@ func TestManual(t *testing.T) {
 		t.Fatalf("%s as it stands: %v", manual, err)
 	}
 	standard, _ := Load("", nil)
-	standard.Room.AutoCreate = false // written out in the manual
+	standard.Room.AutoCreate = false                                      // written out in the manual
+	standard.Data = Data{File: "../../docs/callserver.db", Default: true} // there is a file now
 	if diff := cmp.Diff(standard, asIs); diff != "" {
 		t.Errorf("%s does not show the defaults (-default +manual):\n%s", manual, diff)
 	}

@@ -8,6 +8,9 @@ import (
 // crossCheck looks at settings that are right alone and wrong together, and settles defaults that depend on others.
 func (l *loader) crossCheck() {
 	c := &l.config
+	if !l.given["data.file"] && l.name != "" {
+		c.Data = Data{File: "callserver.db", Default: true}
+	}
 	if c.Data.File != "" && !filepath.IsAbs(c.Data.File) {
 		c.Data.File = filepath.Join(l.dir, c.Data.File)
 	}

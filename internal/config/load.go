@@ -21,7 +21,7 @@ const Prefix = "CALLSERVER_"
 // Load reads the file (none if the name is empty) and the environment (as os.Environ) over it. The error is a Problems
 // with everything that is wrong, unless the file could not be read at all.
 func Load(file string, environ []string) (*Config, error) {
-	l := loader{dir: filepath.Dir(file), from: map[string]string{}}
+	l := loader{name: file, dir: filepath.Dir(file), from: map[string]string{}}
 	k := koanf.New(".")
 	if file != "" {
 		text, err := os.ReadFile(file)
@@ -50,6 +50,7 @@ func notYAML(file string, err error) Problem {
 
 // A loader turns the merged tree into a Config and collects what is wrong on the way.
 type loader struct {
+	name     string            // of the configuration file, "" = none
 	dir      string            // files named in the configuration are relative to it
 	from     map[string]string // setting -> environment variable that set it
 	config   Config

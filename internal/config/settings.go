@@ -41,6 +41,7 @@ var settings = []setting{
 	{"remote_users", true, "refuse", remoteUsers},
 	{"federation_ca_file", true, "ca.pem", federationCA},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
+	{"membership.delegate", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Delegate })},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
 }
 
@@ -49,6 +50,7 @@ func defaults(c *Config) {
 	c.Admin.Listen = "127.0.0.1:7980"
 	c.Media.UDPPort, c.Media.TCPPort = 7881, 7881
 	c.Keys = map[string]string{}
+	c.Membership.Delegate = true
 }
 
 // Keys lists every setting, in the order of the manual.
@@ -330,9 +332,12 @@ func remoteUsers(l *loader, key string, v any) {
 }
 
 func dataFile(l *loader, key string, v any) {
+	if isOff(v) {
+		return
+	}
 	name, isText := v.(string)
 	if !isText || name == "" || strings.ContainsAny(name, "?#") {
-		l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name a file in a directory that this server may write to, for example /var/lib/callserver/callserver.db")
+		l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name a file in a directory that this server may write to, for example /var/lib/callserver/callserver.db, or write off")
 		return
 	}
 	l.config.Data.File = name

@@ -135,7 +135,7 @@ func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, parse func([
 	if err != nil {
 		return nil, admission{}, err
 	}
-	if q.delay != "" && !a.delegates() {
+	if q.delay != "" && a.options.Leaves == nil {
 		return nil, admission{}, errNoDelegation
 	}
 	homeserver, full := a.homeservers[q.openID.ServerName]

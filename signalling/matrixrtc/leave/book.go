@@ -1,7 +1,6 @@
 package leave
 
 import (
-	"cmp"
 	"slices"
 	"time"
 )
@@ -22,6 +21,7 @@ import (
 // be sent yet goes back to connected when the participant returns.
 type Book struct {
 	jobs    map[ref]*job
+	queue   queue                       // the jobs that are not in flight
 	current map[Key]*job                // the newest job of each participant
 	watched map[Key]map[*job]struct{}   // jobs by every identity of theirs
 	present map[Key]map[string]struct{} // sessions of every participant that is here
@@ -44,6 +44,9 @@ type job struct {
 	next     time.Time // the next request, if that is later than what phase and delay say
 	failures int
 	flying   bool
+
+	wake  time.Time // at, when it was put in the queue
+	place int       // in the queue
 }
 
 type phase uint8
@@ -72,6 +75,7 @@ func (b *Book) Add(j Job, now time.Time) {
 		if known.phase != cancelling && known.User == j.User && known.key() == j.key() {
 			known.Restarted = j.Restarted
 			b.changed(known)
+			b.plan(known)
 		}
 		return
 	}
@@ -98,7 +102,7 @@ func (b *Book) Resume(jobs []Job, now time.Time) {
 }
 
 func (b *Book) insert(j Job, now time.Time, wait time.Duration) *job {
-	added := &job{Job: j, until: now.Add(wait), wait: now.Add(wait)}
+	added := &job{Job: j, until: now.Add(wait), wait: now.Add(wait), place: aside}
 	b.jobs[j.ref()] = added
 	for _, identity := range j.Identities {
 		k := Key{j.Room, identity}
@@ -116,7 +120,17 @@ func (b *Book) insert(j Job, now time.Time, wait time.Duration) *job {
 	case j.Fate == Send:
 		added.phase = sending
 	}
+	b.plan(added)
 	return added
+}
+
+// plan puts a job where it belongs after a change: every change that moves what is due ends with it.
+func (b *Book) plan(j *job) {
+	if j.flying {
+		b.queue.drop(j)
+		return
+	}
+	b.queue.put(j)
 }
 
 // cancel makes the homeserver forget the event, whatever was planned.
@@ -130,12 +144,14 @@ func (b *Book) enter(j *job, p phase, f Fate, now time.Time) {
 		j.Fate = f
 		b.changed(j)
 	}
+	b.plan(j)
 }
 
 func (b *Book) changed(j *job) { b.changes = append(b.changes, Change{Job: j.Job}) }
 
 // over forgets the job.
 func (b *Book) over(j *job) {
+	b.queue.drop(j)
 	delete(b.jobs, j.ref())
 	if b.current[j.key()] == j {
 		delete(b.current, j.key())
@@ -166,6 +182,7 @@ func (b *Book) Joined(k Key, session string, now time.Time) {
 		switch {
 		case j.phase == waiting || j.phase == away:
 			j.phase = connected
+			b.plan(j)
 		case j.phase == sending && !j.flying: // the homeserver did not take it yet: it would hit a member that lives
 			b.enter(j, connected, Hold, j.next)
 		}
@@ -194,42 +211,30 @@ func (b *Book) Left(k Key, session string, why Why, now time.Time) {
 		if !j.seen && j.wait.After(j.until) {
 			j.until = j.wait // clients connect for a moment under another identity first
 		}
+		b.plan(j)
 	}
 }
 
 // Due returns the requests to make now. Each is in flight until its Result is told.
 func (b *Book) Due(now time.Time) []Task {
 	var tasks []Task
-	for _, j := range b.ordered() {
-		if j.flying {
-			continue
-		}
+	for j := b.queue.take(now); j != nil; j = b.queue.take(now) {
 		if (j.phase == waiting || j.phase == away) && !now.Before(j.until) {
 			b.enter(j, sending, Send, now)
 		}
-		if b.expired(j, now) {
+		if !now.Before(j.end()) {
 			b.over(j)
 			continue
 		}
 		if now.Before(j.due()) {
+			b.plan(j)
 			continue
 		}
 		j.flying = true
+		b.plan(j)
 		tasks = append(tasks, Task{Verb: j.verb(), Server: j.Server, User: j.User, Delay: j.Delay})
 	}
 	return tasks
-}
-
-// ordered makes what Due returns independent of the order of maps: what has waited longest comes first.
-func (b *Book) ordered() []*job {
-	all := make([]*job, 0, len(b.jobs))
-	for _, j := range b.jobs {
-		all = append(all, j)
-	}
-	slices.SortFunc(all, func(x, y *job) int {
-		return cmp.Or(x.due().Compare(y.due()), cmp.Compare(x.Server, y.Server), cmp.Compare(x.Delay, y.Delay))
-	})
-	return all
 }
 
 func (j *job) verb() Verb {
@@ -254,31 +259,42 @@ func (j *job) due() time.Time {
 	return restart
 }
 
-// expired reports whether the homeserver has sent the event by itself.
-func (b *Book) expired(j *job, now time.Time) bool {
-	end := j.deadline()
-	if j.phase == sending || j.phase == cancelling {
-		end = end.Add(lateTime)
+// at is when there is something to do about the job, unless something happens before.
+func (j *job) at() time.Time {
+	at := j.due()
+	if (j.phase == waiting || j.phase == away) && j.until.Before(at) {
+		at = j.until
 	}
-	return !now.Before(end)
+	if end := j.end(); end.Before(at) {
+		at = end
+	}
+	return at
+}
+
+// end is when the homeserver has sent the event by itself, whatever we do.
+func (j *job) end() time.Time {
+	if j.phase == sending || j.phase == cancelling {
+		return j.deadline().Add(lateTime)
+	}
+	return j.deadline()
 }
 
 // Next is when Due has something to return, unless something happens before; false means never.
 func (b *Book) Next() (time.Time, bool) {
-	var first time.Time
+	if len(b.queue) == 0 {
+		return time.Time{}, false
+	}
+	return b.queue[0].wake, true
+}
+
+// Returned says that a homeserver answers again: what it did not grant is asked for at once.
+func (b *Book) Returned(server string, now time.Time) {
 	for _, j := range b.jobs {
-		if j.flying {
-			continue
-		}
-		at := j.due()
-		if (j.phase == waiting || j.phase == away) && j.until.Before(at) {
-			at = j.until
-		}
-		if first.IsZero() || at.Before(first) {
-			first = at
+		if j.Server == server && j.failures > 0 && !j.flying {
+			j.failures, j.next = 0, now
+			b.plan(j)
 		}
 	}
-	return first, !first.IsZero()
 }
 
 // Result ends a request. began is when it was made: the homeserver's clock runs from then on at the earliest.
@@ -288,25 +304,26 @@ func (b *Book) Result(t Task, r Result, began, now time.Time) {
 		return
 	}
 	j.flying = false
-	switch {
-	case r.Gone, r.OK && t.Verb != Restart:
+	if r.Gone || r.OK && t.Verb != Restart {
 		b.over(j)
-	case r.OK:
+		return
+	}
+	if r.OK {
 		j.Restarted = began
-		if t.Verb == j.verb() {
-			j.failures, j.next = 0, time.Time{}
-		}
 		b.changed(j)
+	}
+	switch {
+	case t.Verb != j.verb(): // it has another fate by now, which is due at once
+	case r.OK:
+		j.failures, j.next = 0, time.Time{}
 	default:
-		if t.Verb != j.verb() {
-			return // it has another fate by now, which is due at once
-		}
 		j.failures++
 		j.next = now.Add(max(r.After, backoff(j.failures)))
 		if t.Verb == SendNow && b.here(j) { // not sent, and the participant is back
 			b.enter(j, connected, Hold, j.next)
 		}
 	}
+	b.plan(j)
 }
 
 // Changes returns what is to be stored, in order, and forgets it.
@@ -314,6 +331,16 @@ func (b *Book) Changes() []Change {
 	changes := b.changes
 	b.changes = nil
 	return changes
+}
+
+// Holds reports whether a leave of the participant, under any of its identities, is on its way or will be.
+func (b *Book) Holds(k Key) bool {
+	for j := range b.watched[k] {
+		if j.phase != cancelling {
+			return true
+		}
+	}
+	return false
 }
 
 // Counts says how many jobs there are.

@@ -38,6 +38,10 @@ func (d *Delegation) job(server string) Job {
 }
 
 // Delegate takes a leave over, durably. It fails with ErrNotReal or ErrForeign.
+//
+// A client that probed when the trial was good relies on us whatever happened since. So its leave is taken over if it can
+// be restarted, which proves more than a trial, and unseen if the homeserver does not answer now but passed the trial
+// within the last hour.
 func (k *Keeper) Delegate(ctx context.Context, d Delegation) error {
 	err := k.delegate(ctx, d)
 	if err != nil {
@@ -50,8 +54,8 @@ func (k *Keeper) Delegate(ctx context.Context, d Delegation) error {
 
 func (k *Keeper) delegate(ctx context.Context, d Delegation) error {
 	_, server, _ := strings.Cut(d.User, ":")
-	h := k.options.Homeservers[server]
-	if h == nil || !k.trials[server].good(time.Now()) {
+	h, t := k.options.Homeservers[server], k.trials[server]
+	if h == nil {
 		return ErrNotReal
 	}
 	job := d.job(server)
@@ -69,13 +73,18 @@ func (k *Keeper) delegate(ctx context.Context, d Delegation) error {
 	case !errors.Is(err, homeserver.ErrUnavailable):
 		return fmt.Errorf("%w: %w", ErrForeign, err)
 	}
-	// The restart proves that the event is there. One that cannot be made now is repeated until it can.
-	switch err := h.Do(ctx, Restart, d.User, d.Delay); {
+	err = h.Do(ctx, Restart, d.User, d.Delay)
+	if t.bar(refused(err)) {
+		k.log.Warn("delayed leaves cannot be delegated: the homeserver lets only their users manage them - set the wide registration", "homeserver", server, "err", err)
+	}
+	switch {
 	case err == nil:
 		job.Restarted = began
 	case homeserver.Code(err) == "M_NOT_FOUND":
 		return ErrForeign
-	default:
+	case refused(err), !t.lately(time.Now()):
+		return ErrNotReal
+	default: // restarted as soon as it can be
 		job.Restarted = began.Add(-min(max(job.Length, minLength), maxLength) * 4 / 5)
 	}
 	k.do(func(now time.Time) { k.book.Add(job, now) })

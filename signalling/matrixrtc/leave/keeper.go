@@ -20,7 +20,7 @@ const (
 )
 
 var (
-	// ErrNotReal means that the user's homeserver has not shown lately that its delayed events work.
+	// ErrNotReal means that the user's homeserver has shown neither lately nor now that its delayed events work for us.
 	ErrNotReal = errors.New("delayed events are not known to work on the homeserver")
 	// ErrForeign means that there is no such delayed event, or that it is not the leave of this user in this room.
 	ErrForeign = errors.New("no leave of this user has this delay id")
@@ -45,7 +45,7 @@ type Store interface {
 
 // Options of a Keeper.
 type Options struct {
-	Homeservers map[string]Homeserver // by server name; all whose users get tokens, nil for one that nothing is known of
+	Homeservers map[string]Homeserver // by server name; all whose users get tokens
 	Store       Store
 	Logger      *slog.Logger // nil means none
 }
@@ -89,10 +89,8 @@ func New(ctx context.Context, o Options) (*Keeper, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	k := &Keeper{options: o, log: o.Logger, trials: map[string]*trial{}, wake: make(chan struct{}, 1), stop: make(chan struct{}), book: NewBook()}
-	for name, h := range o.Homeservers {
-		if h != nil {
-			k.trials[name] = &trial{}
-		}
+	for name := range o.Homeservers {
+		k.trials[name] = &trial{}
 	}
 	jobs, err := o.Store.Load(ctx)
 	if err != nil {
@@ -126,6 +124,14 @@ func (k *Keeper) Joined(room, identity, session string) {
 // Left says that a participant has gone.
 func (k *Keeper) Left(room, identity, session string, why Why) {
 	k.do(func(now time.Time) { k.book.Left(Key{room, identity}, session, why, now) })
+}
+
+// Holds reports whether the leave of a participant is still to be sent, or to be put off: nobody else need end its
+// membership.
+func (k *Keeper) Holds(room, identity string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.book.Holds(Key{room, identity})
 }
 
 func (k *Keeper) do(change func(now time.Time)) {

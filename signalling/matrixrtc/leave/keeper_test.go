@@ -29,6 +29,7 @@ type fake struct {
 	events map[string]homeserver.Scheduled // by user and delay id
 	asked  []string
 	fail   error // of everything
+	refuse error // of managing
 	blind  bool  // no registration covers the users
 	trial  error
 }
@@ -41,6 +42,9 @@ func (f *fake) Do(_ context.Context, v Verb, user, delay string) error {
 	f.asked = append(f.asked, v.String()+" "+delay)
 	if f.fail != nil {
 		return f.fail
+	}
+	if f.refuse != nil {
+		return f.refuse
 	}
 	if _, ok := f.events[user+" "+delay]; !ok {
 		return notFound()
@@ -196,8 +200,16 @@ func TestKeeper(t *testing.T) {
 		wait(time.Minute)
 		asked(t, hs)
 		k.Left(call, alice+":D", "s2", Lost)
+		for _, identity := range []string{alice + ":D", member.Identities(alice, "D", "")[1]} {
+			if !k.Holds(call, identity) || k.Holds("another call", identity) {
+				t.Errorf("the leave of %s is not held", identity)
+			}
+		}
 		wait(lossTime)
 		asked(t, hs, "send 1")
+		if k.Holds(call, alice+":D") {
+			t.Error("the leave that was sent is held")
+		}
 		if s := k.Stats(); s.Sent != 1 || s.Held != 0 || s.Owed != 0 || disk.size() != 0 {
 			t.Errorf("%+v, %d on disk", s, disk.size())
 		}
@@ -253,12 +265,14 @@ func TestDelegateRefuses(t *testing.T) {
 			with: func(d *Delegation) { d.Delay = "9" }, want: ErrForeign},
 		{name: "the homeserver does not answer", change: func(f *fake, _ *homeserver.Scheduled) { f.fail = &homeserver.Error{Op: "test", Status: 502} }},
 		{name: "another server", with: func(d *Delegation) { d.User = "@a:y" }, want: ErrNotReal},
-		{name: "a server without connection", with: func(d *Delegation) { d.User = "@a:z" }, want: ErrNotReal},
+		{name: "the homeserver lets nobody but the user manage it", change: func(f *fake, _ *homeserver.Scheduled) {
+			f.blind, f.refuse = true, &homeserver.Error{Op: "test", Status: 401, Code: "M_MISSING_TOKEN"}
+		}, want: ErrNotReal},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hs := &fake{events: map[string]homeserver.Scheduled{}}
-				k, end := run(t, &memory{jobs: map[ref]Job{}}, map[string]Homeserver{"x": hs, "z": nil})
+				k, end := run(t, &memory{jobs: map[ref]Job{}}, map[string]Homeserver{"x": hs})
 				defer end()
 				s, d := leaveEvent(), delegation("1")
 				if tt.change != nil {
@@ -273,6 +287,9 @@ func TestDelegateRefuses(t *testing.T) {
 				}
 				if held := k.Stats().Held; (held == 1) != (tt.want == nil) {
 					t.Errorf("%d leaves are held", held)
+				}
+				if k.Real() != (hs.refuse == nil) {
+					t.Errorf("clients are told %v", k.Real())
 				}
 			})
 		})
@@ -308,11 +325,67 @@ func TestReal(t *testing.T) {
 		expect(false, "none has any")
 	})
 	synctest.Test(t, func(t *testing.T) {
-		k, end := run(t, &memory{}, map[string]Homeserver{"x": &fake{}, "z": nil})
+		k, end := run(t, &memory{}, map[string]Homeserver{"x": &fake{}, "z": &fake{trial: homeserver.ErrNoPrivilege}})
 		defer end()
 		if k.Real() {
 			t.Error("real though nothing is known of one")
 		}
+	})
+}
+
+// A client that probed when the trial was good relies on us when it is not any more.
+func TestDelegateAfterALapse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hs := &fake{events: map[string]homeserver.Scheduled{}}
+		k, end := run(t, &memory{jobs: map[ref]Job{}}, map[string]Homeserver{"x": hs})
+		defer end()
+		hs.set(func() { hs.trial = errors.New("no") })
+		wait(lapseLife)
+		if k.Real() {
+			t.Fatal("real an hour after the last trial that succeeded")
+		}
+		for i, tt := range []struct {
+			when  string
+			since time.Duration // of the last good trial
+			fail  error
+			want  error
+		}{
+			{"the event can be restarted, which proves it", 2 * lapseLife, nil, nil},
+			{"the homeserver does not answer, and did until lately", lapseLife - time.Second, &homeserver.Error{Op: "test", Status: 502}, nil},
+			{"the homeserver does not answer, and did not for an hour", lapseLife, &homeserver.Error{Op: "test", Status: 502}, ErrNotReal},
+		} {
+			delay := fmt.Sprint(i)
+			hs.schedule(delay, leaveEvent())
+			hs.set(func() { hs.fail = tt.fail })
+			k.trials["x"].held = time.Now().Add(-tt.since)
+			if err := k.Delegate(t.Context(), delegation(delay)); !errors.Is(err, tt.want) {
+				t.Errorf("%s: %v, want %v", tt.when, err, tt.want)
+			}
+		}
+	})
+}
+
+// What a homeserver did not grant while it was down is asked for as soon as a trial finds it, not after the next pause.
+func TestHomeserverReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hs := &fake{events: map[string]homeserver.Scheduled{}}
+		k, end := run(t, &memory{jobs: map[ref]Job{}}, map[string]Homeserver{"x": hs})
+		defer end()
+		call := member.RoomName(room, member.SlotRoom)
+		hs.schedule("1", leaveEvent())
+		k.Joined(call, alice+":D", "s")
+		if err := k.Delegate(t.Context(), delegation("1")); err != nil {
+			t.Fatal(err)
+		}
+		hs.requests()
+		down := &homeserver.Error{Op: "test", Err: errors.New("down")}
+		hs.set(func() { hs.fail, hs.trial = down, down })
+		k.Left(call, alice+":D", "s", ByItself)
+		wait(10 * time.Minute)
+		hs.set(func() { hs.fail, hs.trial = nil, nil })
+		hs.requests()
+		wait(trialRetry)
+		asked(t, hs, "send 1")
 	})
 }
 

@@ -32,13 +32,17 @@ type Matrix struct {
 // Of returns the Homeserver at the other end of a connection.
 func Of(h *homeserver.Homeserver) *Matrix { return &Matrix{hs: h} }
 
-// Do acts as the user where a registration allows it: our requests then count towards no limit. Homeservers also let
-// anybody who knows the id do it.
+// Do acts as the user where a registration allows it. Otherwise as our own user, whom Synapse lets do it too and holds to
+// no limit, and at last without a token, by a limit of our address.
 func (m *Matrix) Do(ctx context.Context, v Verb, user, delay string) error {
-	agent, err := m.hs.As(id.UserID(user))
-	if err == nil {
-		err = do(ctx, agent, v, delay)
-		if !refused(err) {
+	if agent, err := m.hs.As(id.UserID(user)); err == nil {
+		if err = do(ctx, agent, v, delay); !refused(err) {
+			return err
+		}
+	}
+	if agent, err := m.hs.As(m.hs.Sender()); err == nil {
+		// A homeserver that looks whose it is says that our user has no such event.
+		if err = do(ctx, agent, v, delay); !refused(err) && homeserver.Code(err) != "M_NOT_FOUND" {
 			return err
 		}
 	}
@@ -82,6 +86,9 @@ func (m *Matrix) Try(ctx context.Context) error {
 		return homeserver.ErrNoDelay
 	}
 	user := m.hs.Sender()
+	if user == "" {
+		return fmt.Errorf("homeservers[].registration: none of %s has a url, as the narrow one does, to try it with: %w", m.hs.Name(), homeserver.ErrNoPrivilege)
+	}
 	agent, err := m.hs.As(user)
 	if err != nil {
 		return fmt.Errorf("act as our own user: %w", err)

@@ -12,6 +12,9 @@ import (
 const (
 	// trialLife is how long a success is believed.
 	trialLife = 10 * time.Minute
+	// lapseLife is how long after a success leaves are taken over unseen from clients that probed when it still counted.
+	// They put their leave off for that long.
+	lapseLife = time.Hour
 	// trialEvery is when the next trial is after a success, and trialRetry after a failure.
 	trialEvery = 4 * time.Minute
 	trialRetry = 20 * time.Second
@@ -19,16 +22,38 @@ const (
 
 // A trial is what is known about the delayed events of one homeserver. Safe for concurrent use.
 type trial struct {
-	mu   sync.Mutex
-	held time.Time // the last success
-	none bool      // the homeserver said that it has no delayed events
-	told bool      // what is so was logged
+	mu     sync.Mutex
+	held   time.Time // the last success
+	none   bool      // the homeserver said that it has no delayed events
+	barred bool      // it did not let us manage a client's
+	told   bool      // what is so was logged
 }
 
 func (t *trial) good(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.held.IsZero() && now.Sub(t.held) < trialLife
+	return t.withinLocked(trialLife, now) && !t.barred
+}
+
+// lately is like good for those who were told so.
+func (t *trial) lately(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.withinLocked(lapseLife, now)
+}
+
+func (t *trial) withinLocked(life time.Duration, now time.Time) bool {
+	return !t.held.IsZero() && now.Sub(t.held) < life
+}
+
+// bar notes whether the homeserver let us manage the event of a client, and reports whether that is new. Our own are no
+// proof of it.
+func (t *trial) bar(refused bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.barred
+	t.barred = refused
+	return refused && !was
 }
 
 func (t *trial) without() bool {
@@ -58,10 +83,8 @@ func (t *trial) note(err error, now time.Time) bool {
 // us. Where there are none, clients have nothing to delegate.
 func (k *Keeper) Real() bool {
 	now, any := time.Now(), false
-	for name, h := range k.options.Homeservers {
-		switch t := k.trials[name]; {
-		case h == nil:
-			return false
+	for _, t := range k.trials {
+		switch {
 		case t.good(now):
 			any = true
 		case !t.without():
@@ -86,6 +109,9 @@ func (k *Keeper) trialLoop(ctx context.Context, name string, t *trial) {
 			return
 		}
 		fresh := t.note(err, time.Now())
+		if err == nil {
+			k.do(func(now time.Time) { k.book.Returned(name, now) })
+		}
 		switch {
 		case err == nil && fresh:
 			k.log.Info("delayed leaves can be delegated", "homeserver", name)

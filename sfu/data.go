@@ -72,7 +72,7 @@ func (d *dataSink) close() {
 }
 
 // SendData routes one message to everyone else, or to those named in to. It fails with ErrNotAllowed without CanPublishData and
-// ErrClosed. The payload must not be written afterwards. Reliable messages of one sender arrive in the order of the calls if
+// ErrClosed; what a withheld participant sends goes nowhere. The payload must not be written afterwards. Reliable messages of one sender arrive in the order of the calls if
 // the calls do not overlap.
 func (p *Participant) SendData(payload []byte, reliable bool, to []Identity) error {
 	p.room.mu.Lock()
@@ -82,6 +82,8 @@ func (p *Participant) SendData(payload []byte, reliable bool, to []Identity) err
 	case p.state == Disconnected:
 	case !p.member.Permission.CanPublishData:
 		err = ErrNotAllowed
+	case p.withheld:
+		err = nil
 	default:
 		err, receivers = nil, p.room.receiversLocked(p, to)
 	}

@@ -22,6 +22,7 @@ type Participant struct {
 	publications  publications
 	subscriptions map[SID]*subscription // by track, whether the track is known or not
 	connection    connection
+	withheld      bool // nothing that it publishes is forwarded
 }
 
 // SID returns the id of this session.

@@ -38,6 +38,9 @@ func (rm *room) speakersDueLocked(b *batch) {
 // listenLocked returns how loud the loudest of p's audio tracks is.
 func (p *Participant) listenLocked(now time.Time) voice {
 	var v voice
+	if p.withheld {
+		return v
+	}
 	for _, t := range p.publications.tracks {
 		if t.info.Kind != Audio {
 			continue

@@ -3,6 +3,7 @@ package sfu
 // Stats is a snapshot of all rooms.
 type Stats struct {
 	Rooms, Participants, Tracks, Subscriptions int
+	Withheld                                   int // participants of whom nothing is forwarded
 	// Since the start.
 	RoomsCreated, RoomsClosed, Joins, Leaves uint64
 	Overflows                                uint64 // participants closed because nobody read their events
@@ -20,6 +21,7 @@ func (r *Rooms) Stats() Stats {
 			s.Rooms++
 		}
 		s.Participants += len(rm.members)
+		s.Withheld += rm.withheldLocked()
 		s.Tracks += len(rm.tracks)
 		for _, t := range rm.tracks {
 			s.Subscriptions += len(t.streams)

@@ -231,9 +231,9 @@ func (s *subscription) endLocked(b *batch) {
 	delete(s.who.room.agenda.settling, s)
 }
 
-// targetLocked is the layer to forward: nothing of a muted track, whatever its publisher goes on sending.
+// targetLocked is the layer to forward: nothing of a muted track or a withheld publisher, whatever it goes on sending.
 func (s *subscription) targetLocked() forward.Layer {
-	if s.track.info.Muted {
+	if s.track.info.Muted || s.track.owner.withheld {
 		return forward.NoLayer
 	}
 	return s.wantedLocked()

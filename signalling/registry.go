@@ -64,6 +64,14 @@ func (s *Server) Origins(room string) []token.Origin {
 	return origins
 }
 
+// Withhold stops everything that a participant publishes from reaching anybody, or lets it through again; see
+// sfu.Participant.Withhold. A session that has left is passed over.
+func (s *Server) Withhold(room string, session sfu.SID, on bool) {
+	if p := s.rooms.BySID(sfu.RoomID(room), session); p != nil {
+		p.Withhold(on, time.Now())
+	}
+}
+
 // Evict takes everybody out whose token was issued to the user for the conversation, and returns how many these were.
 // Their media stops before it returns; their clients are told by their edges.
 func (s *Server) Evict(user, conversation string) int {

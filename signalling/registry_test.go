@@ -66,3 +66,45 @@ func TestEvict(t *testing.T) {
 		t.Errorf("the registry holds sessions that left: %v", s.sessions.rooms)
 	}
 }
+
+func TestWithhold(t *testing.T) {
+	var heard listener
+	s := newServer(t, sfu.Options{AutoCreate: true})
+	s.watcher = &heard
+	g := token.Join("room", "alice")
+	g.Origin = token.Origin{User: "@a:x", Conversation: "!r:x", Device: "D", Verified: time.Now()}
+	sess, err := s.Join(t.Context(), g, PeerOptions{Single: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(heard.joined) != 1 || heard.joined[0].Origin != g.Origin {
+		t.Errorf("the watcher heard of %+v, want the grant's origin", heard.joined)
+	}
+	s.Withhold("other", sess.SID(), true)
+	s.Withhold("room", "PA_other", true)
+	if got := s.Rooms().Stats().Withheld; got != 0 {
+		t.Errorf("%d withheld, want none", got)
+	}
+	s.Withhold("room", sess.SID(), true)
+	if got := s.Rooms().Stats().Withheld; got != 1 {
+		t.Errorf("%d withheld, want 1", got)
+	}
+	s.Withhold("room", sess.SID(), false)
+	if got := s.Rooms().Stats().Withheld; got != 0 {
+		t.Errorf("%d withheld, want none again", got)
+	}
+	sess.Leave(sfu.ClientInitiated)
+	if heard.left != sfu.ClientInitiated {
+		t.Errorf("the watcher heard of %v", heard.left)
+	}
+	s.Withhold("room", sess.SID(), true)
+}
+
+// A listener keeps what it heard.
+type listener struct {
+	joined []token.Grant
+	left   sfu.Reason
+}
+
+func (l *listener) Joined(g token.Grant, _ sfu.SID)             { l.joined = append(l.joined, g) }
+func (l *listener) Left(_ token.Grant, _ sfu.SID, w sfu.Reason) { l.left = w }

@@ -34,15 +34,15 @@ type Options struct {
 
 // A Watcher hears of every session that begins and ends, on the goroutine that begins or ends it: it must not block.
 type Watcher interface {
-	Joined(room, identity string, session sfu.SID)
-	Left(room, identity string, session sfu.SID, why sfu.Reason)
+	Joined(g token.Grant, session sfu.SID)
+	Left(g token.Grant, session sfu.SID, why sfu.Reason)
 }
 
 // nobody is no Watcher.
 type nobody struct{}
 
-func (nobody) Joined(string, string, sfu.SID)           {}
-func (nobody) Left(string, string, sfu.SID, sfu.Reason) {}
+func (nobody) Joined(token.Grant, sfu.SID)           {}
+func (nobody) Left(token.Grant, sfu.SID, sfu.Reason) {}
 
 // An ICEServer is a STUN or TURN server that clients may use.
 type ICEServer struct {
@@ -163,9 +163,9 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 	s.sessions.add(sess)
 	sess.ended = func(why sfu.Reason) {
 		s.sessions.remove(sess)
-		s.watcher.Left(g.Room, g.Identity, sess.sid, why)
+		s.watcher.Left(g, sess.sid, why)
 	}
-	s.watcher.Joined(g.Room, g.Identity, sess.sid)
+	s.watcher.Joined(g, sess.sid)
 	if s.revocations.Revoked(g.Origin) { // since the first check, and perhaps before Evict could see the session
 		sess.Leave(sfu.ParticipantRemoved)
 		return nil, errRevoked

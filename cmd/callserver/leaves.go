@@ -16,6 +16,7 @@ import (
 	"callserver/internal/config"
 	"callserver/sfu"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/token"
 )
 
 // openTime is how long the data file may take to open.
@@ -93,11 +94,11 @@ func (s *server) openLeaves(c *config.Config) error {
 // watcher tells the keeper of leaves who comes and goes.
 type watcher struct{ leaves *leave.Keeper }
 
-func (w watcher) Joined(room, identity string, session sfu.SID) {
-	w.leaves.Joined(room, identity, string(session))
+func (w watcher) Joined(g token.Grant, session sfu.SID) {
+	w.leaves.Joined(g.Room, g.Identity, string(session))
 }
 
-func (w watcher) Left(room, identity string, session sfu.SID, why sfu.Reason) {
+func (w watcher) Left(g token.Grant, session sfu.SID, why sfu.Reason) {
 	reason := leave.Lost
 	switch why {
 	case sfu.ClientInitiated:
@@ -105,5 +106,5 @@ func (w watcher) Left(room, identity string, session sfu.SID, why sfu.Reason) {
 	case sfu.ServerShutdown:
 		reason = leave.Shutdown
 	}
-	w.leaves.Left(room, identity, string(session), reason)
+	w.leaves.Left(g.Room, g.Identity, string(session), reason)
 }

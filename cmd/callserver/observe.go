@@ -22,6 +22,7 @@ func (s *server) observe() {
 	telemetry.Poll(t, s.rooms.Stats,
 		gauge("rooms", "Open rooms.", func(v sfu.Stats) int { return v.Rooms }),
 		gauge("participants", "Participants in all rooms.", func(v sfu.Stats) int { return v.Participants }),
+		gauge("participants_withheld", "Participants whose media is not forwarded: no membership event names them.", func(v sfu.Stats) int { return v.Withheld }),
 		gauge("tracks", "Published tracks.", func(v sfu.Stats) int { return v.Tracks }),
 		gauge("subscriptions", "Tracks forwarded to participants.", func(v sfu.Stats) int { return v.Subscriptions }),
 		counter("rooms_created_total", "Rooms opened.", func(v sfu.Stats) uint64 { return v.RoomsCreated }),

@@ -160,7 +160,7 @@ func (a *Authoriser) issue(q *request, who admission) (string, error) {
 	g := token.Join(member.RoomName(q.room, q.slot), q.identity(who.user))
 	g.FullAccess = who.full
 	g.CanPublish, g.CanPublishData = who.full, who.full
-	g.Origin = token.Origin{User: who.user, Conversation: q.room, Verified: who.verified}
+	g.Origin = token.Origin{User: who.user, Conversation: q.room, Device: q.device, Member: q.member, Verified: who.verified}
 	raw, err := a.options.Keys.Mint(a.options.Key, g, TokenLife, a.options.Now())
 	if err != nil {
 		return "", err

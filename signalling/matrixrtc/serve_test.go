@@ -71,7 +71,7 @@ func TestClaimsOnTheWire(t *testing.T) {
 			"canPublish": true, "canSubscribe": true, "canPublishData": true, "canUpdateOwnMetadata": false, "hidden": false,
 		},
 		"callserver": map[string]any{
-			"room": true, "user": "@alice:example.org", "conversation": "!abc:example.org", "verified": float64(w.now.UnixMilli()),
+			"room": true, "user": "@alice:example.org", "conversation": "!abc:example.org", "device": "DEVICE", "verified": float64(w.now.UnixMilli()),
 		},
 	}
 	if d := cmp.Diff(want, got); d != "" {

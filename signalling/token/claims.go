@@ -30,6 +30,8 @@ type own struct {
 	Room         bool   `json:"room,omitempty"` // Grant.FullAccess
 	User         string `json:"user,omitempty"` // Grant.Origin
 	Conversation string `json:"conversation,omitempty"`
+	Device       string `json:"device,omitempty"`
+	Member       string `json:"member,omitempty"`
 	Verified     int64  `json:"verified,omitempty"` // ms since 1970
 }
 
@@ -37,7 +39,9 @@ func (o *own) origin() Origin {
 	if o == nil || o.User == "" {
 		return Origin{}
 	}
-	return Origin{User: o.User, Conversation: o.Conversation, Verified: time.UnixMilli(o.Verified)}
+	return Origin{
+		User: o.User, Conversation: o.Conversation, Device: o.Device, Member: o.Member, Verified: time.UnixMilli(o.Verified),
+	}
 }
 
 // video is LiveKit's room grant. Clients of the authoriser expect roomCreate and hidden to be spelled out.
@@ -145,7 +149,9 @@ func claimsOf(g Grant) *claims {
 		c.Own = &own{Room: g.FullAccess}
 	}
 	if g.Origin.User != "" {
-		c.Own.User, c.Own.Conversation, c.Own.Verified = g.Origin.User, g.Origin.Conversation, g.Origin.Verified.UnixMilli()
+		o := g.Origin
+		c.Own.User, c.Own.Conversation, c.Own.Device, c.Own.Member = o.User, o.Conversation, o.Device, o.Member
+		c.Own.Verified = o.Verified.UnixMilli()
 	}
 	return c
 }

@@ -45,6 +45,8 @@ type Grant struct {
 type Origin struct {
 	User         string    // a Matrix user id
 	Conversation string    // where the user is a member: a Matrix room id
+	Device       string    // as the client claims; empty if it named none
+	Member       string    // id of the membership, as the client chose it; empty if it named none
 	Verified     time.Time // in milliseconds
 }
 

@@ -81,7 +81,7 @@ type Homeserver struct {
 	Federation string // base URL that replaces server-name resolution, "" = resolve
 
 	Registrations []File // application service registrations that the homeserver has too
-	Unverified    bool   // its users are let in where nobody can tell whether they are in the Matrix room
+	Unverified    bool   // its users are let in where nobody can tell whether they are in the Matrix room; by default they are not
 }
 
 // File is one that a setting names, as it was when the configuration was loaded.

@@ -238,7 +238,6 @@ func HomeserverKeys() []string {
 
 func (l *loader) homeserver(at string, fields map[string]any) {
 	var h Homeserver
-	var policy any
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		key, value := at+"."+name, fields[name]
 		switch name {
@@ -259,7 +258,7 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 		case "registration":
 			h.Registrations = l.registrations(key, value)
 		case "unverified":
-			policy, h.Unverified = value, value == "allow"
+			h.Unverified = value == "allow"
 			if value != "allow" && value != "refuse" {
 				l.problem(key, fmt.Sprintf("%q is not a policy", fmt.Sprint(value)), "use refuse or allow")
 			}
@@ -270,9 +269,6 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			}
 			l.problem(key, "no such setting", fix)
 		}
-	}
-	if policy == nil {
-		h.Unverified = len(h.Registrations) == 0
 	}
 	if len(h.Registrations) > 0 && h.ClientAPI == "" {
 		l.problem(at+".client_api", "is missing, and registration is of no use without it", "write the base URL at which this machine reaches the homeserver, for example http://127.0.0.1:8008")

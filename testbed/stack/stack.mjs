@@ -47,7 +47,14 @@ export class Stack {
     this.homeserver = new Homeserver(kind);
     await this.homeserver.reserve();
     this.#closers.push(() => this.homeserver.stop());
-    await this.homeserver.start({ directory: this.directory, logs, callserver: this.callserverURL });
+    /** Files that the homeserver and callserver have: narrow and wide. */
+    this.registrations = await this.homeserver.registrations(this.directory, this.callserverURL);
+    await this.homeserver.start({
+      directory: this.directory,
+      logs,
+      callserver: this.callserverURL,
+      registrations: Object.values(this.registrations),
+    });
     say(`${kind} serves ${this.homeserver.name} at ${this.homeserver.url}`);
 
     await this.#startCallserver(logs, { http, admin, udp, tcp });
@@ -114,7 +121,7 @@ function addresses() {
 }
 
 /** The configuration an operator would write: the homeserver is found by its name and checked by federation over TLS. */
-function configuration({ http, admin, udp, tcp }, { homeserver, key, callserverURL }) {
+function configuration({ http, admin, udp, tcp }, { homeserver, registrations, key, callserverURL }) {
   return `http:
   listen: 127.0.0.1:${http}
   public_url: ${callserverURL}
@@ -128,6 +135,8 @@ keys:
   ${key.name}: ${key.secret}
 homeservers:
   - server_name: ${homeserver.name}
+    client_api: ${homeserver.url}
+    registration: [${registrations.narrow}, ${registrations.wide}]
 federation_ca_file: ${homeserver.authority}
 `;
 }

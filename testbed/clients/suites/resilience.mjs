@@ -196,7 +196,7 @@ async function roomAnew(stage) {
   const matrixRoom = '!room:example.test';
   const homeserver = await startHomeserver();
   stage.after(() => homeserver.close());
-  const server = await stage.ownServer({ autoCreate: false, homeservers: [{ server_name: 'example.test', federation: homeserver.url }] });
+  const server = await stage.ownServer({ autoCreate: false, homeservers: [{ server_name: 'example.test', federation: homeserver.url, unverified: 'allow' }] });
   const [alice, bob] = [await stage.peer('alice'), await stage.peer('bob')];
   const tokens = {};
   for (const peer of [alice, bob]) tokens[peer.identity] = await tokenFor(server, peer, matrixRoom, stage);

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"callserver/internal/config"
+	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 )
 
@@ -32,4 +33,13 @@ func connections(c *config.Config, log *slog.Logger) ([]*homeserver.Homeserver, 
 		made = append(made, connection)
 	}
 	return made, errors.Join(errs...)
+}
+
+// directory knows the configured homeservers, and how far it may reach for others.
+func directory(c *config.Config) *federation.Directory {
+	o := federation.Options{RootCAs: c.FederationCA, Private: c.FederationPrivate}
+	for _, h := range c.Homeservers {
+		o.Servers = append(o.Servers, federation.Server{Name: h.ServerName, Base: h.Federation})
+	}
+	return federation.New(o)
 }

@@ -56,14 +56,14 @@ func (s *server) observe() {
 		counter("matrix_forbidden_total", "Requests answered 403: another homeserver, or not in the room.", func(v matrixrtc.Stats) uint64 { return v.Forbidden }),
 		counter("matrix_rate_limited_total", "Requests answered 429.", func(v matrixrtc.Stats) uint64 { return v.RateLimited }),
 		counter("matrix_failures_total", "Requests answered 500, 502 or 503.", func(v matrixrtc.Stats) uint64 { return v.Failures }),
-		counter("matrix_lookups_total", "OpenID questions to homeservers.", func(v matrixrtc.Stats) uint64 { return v.Lookups }),
-		counter("matrix_lookup_failures_total", "OpenID questions without a usable answer.", func(v matrixrtc.Stats) uint64 { return v.LookupFailures }),
+		counter("matrix_lookups_total", "OpenID questions to homeservers.", func(v matrixrtc.Stats) uint64 { return v.Federation.Lookups }),
+		counter("matrix_lookup_failures_total", "OpenID questions without a usable answer.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupFailures }),
 		counter("matrix_outside_total", "Tokens refused: the user is not in the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Outside }),
 		counter("matrix_unverifiable_total", "Tokens refused: nobody can tell whether the user is in the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Unverifiable }),
 		counter("matrix_unverified_total", "Tokens issued although nobody can tell, as configured.", func(v matrixrtc.Stats) uint64 { return v.Members.Unverified }),
 		counter("matrix_unavailable_total", "Tokens refused: the homeserver did not tell whether the user is in the room.", func(v matrixrtc.Stats) uint64 { return v.Members.Unavailable }),
 		counter("matrix_evicted_total", "Participants removed because their user left the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Evicted }),
-		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.LookupsSpared }),
+		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupsSpared }),
 	)
 	if s.leaves != nil {
 		telemetry.Poll(t, s.leaves.Stats,

@@ -18,6 +18,7 @@ import (
 	"callserver/sfu"
 	"callserver/sfu/rtc"
 	"callserver/signalling"
+	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
@@ -35,6 +36,7 @@ type server struct {
 	sessions   *signalling.Server
 	client     *livekit.Edge
 	matrix     []*homeserver.Homeserver // as configured
+	directory  *federation.Directory
 	authoriser *matrixrtc.Authoriser
 	page       *web.Page
 	public     *edge.Listener // what clients reach
@@ -81,6 +83,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	}
 	s.sessions = signalling.New(sessions)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
+	s.directory = directory(c)
 	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c)); err != nil {
 		return nil, err
 	}
@@ -117,14 +120,13 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 		Leaves:      s.leaves,
 		SFUPath:     sfuPath,
 		Prefix:      authoriserPath,
-		RootCAs:     c.FederationCA,
+		Directory:   s.directory,
 		ClientAddr:  clientAddr,
 		Logger:      s.log,
 	}
 	for i, h := range c.Homeservers {
 		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver{
-			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Federation: h.Federation,
-			Connection: s.matrix[i], Unverified: h.Unverified,
+			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Connection: s.matrix[i], Unverified: h.Unverified,
 		})
 	}
 	if c.RemoteUsers {
@@ -200,6 +202,9 @@ func (s *server) close(ctx context.Context) error {
 		if l != nil {
 			end("http", l.Close(ctx))
 		}
+	}
+	if s.directory != nil {
+		s.directory.Close()
 	}
 	for _, h := range s.matrix {
 		end("homeserver", h.Close())

@@ -25,7 +25,8 @@ var allowed = map[string][]string{
 	// Edges translate between a protocol and Session. They see the room's words (sfu) and never each other.
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},
 	"signalling/homeserver": {},
-	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "sfu", "timeline"},
+	"signalling/federation": {"internal/expiring"},
+	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "sfu", "timeline", "internal/expiring"},
 	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "sfu", "sfu/framecrypto", "timeline"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
 	"signalling/matrixrtc/member": {},
@@ -41,6 +42,7 @@ var allowed = map[string][]string{
 	"bench":    {"sfu/packet", "sfu/codec", "signalling/token"},
 
 	"internal/config":    {},
+	"internal/expiring":  {},
 	"internal/telemetry": {},
 	"internal/arch":      {},
 	"internal/testnet":   {"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "signalling", "signalling/token"},
@@ -76,7 +78,7 @@ var bans = []ban{
 		why: "the relay is one package; everything else speaks of URLs and credentials"},
 	{path: "github.com/nats-io", except: []string{"cluster"},
 		why: "placement is a seam: only cluster knows what carries it"},
-	{path: "maunium.net/go/mautrix", except: []string{"signalling/homeserver", "signalling/matrix", "signalling/matrixrtc", "signalling/matrixrtc/leave"},
+	{path: "maunium.net/go/mautrix", except: []string{"signalling/homeserver", "signalling/federation", "signalling/matrix", "signalling/matrixrtc", "signalling/matrixrtc/leave"},
 		why: "Matrix types end at the Matrix edges"},
 	{path: "github.com/livekit/protocol/rpc", why: "of livekit/protocol we take livekit, auth and webhook only: the rest pulls in psrpc and redis"},
 	{path: "github.com/livekit/protocol/redis", why: "of livekit/protocol we take livekit, auth and webhook only: the rest pulls in psrpc and redis"},

@@ -32,6 +32,8 @@ type Config struct {
 	Homeservers  []Homeserver
 	RemoteUsers  bool           // users of other homeservers may watch calls that are open
 	FederationCA *x509.CertPool // the system's and the file's, nil = the system's
+	// FederationPrivate are networks inside which other homeservers may be.
+	FederationPrivate []netip.Prefix
 
 	// Warnings are findings that do not keep the server from starting.
 	Warnings []string

@@ -108,6 +108,8 @@ func TestProblems(t *testing.T) {
 		{"development key behind a name", "http: {public_url: \"https://call.example.org\"}", nil, []string{`http.public_url: https://call.example.org is for others`}},
 		{"no media", "media: {udp_port: off, tcp_port: off}", nil, []string{`media.udp_port: is off, and media.tcp_port too`}},
 		{"same address twice", "admin: {listen: \"127.0.0.1:7880\"}", nil, []string{`admin.listen: 127.0.0.1:7880 is http.listen already`}},
+		{"private network without length", "federation_private_networks: [10.0.0.1, \"::ffff:10.0.0.0/104\"]", nil, []string{
+			`federation_private_networks: "10.0.0.1" is not a network`, `federation_private_networks: "::ffff:10.0.0.0/104" is not`}},
 		{"advertise a name", "media: {advertise: [example.org, 0.0.0.0]}", nil, []string{
 			`media.advertise: "example.org" is not an address`, `media.advertise: "0.0.0.0" is not an address`}},
 		{"key without secret", "keys: {one: , two: 12}", nil, []string{`keys.one: has no secret`, `keys.two: has no secret`}},

@@ -40,6 +40,7 @@ var settings = []setting{
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
 	{"remote_users", true, "refuse", remoteUsers},
 	{"federation_ca_file", true, "ca.pem", federationCA},
+	{"federation_private_networks", false, "[10.0.0.0/8]", privateNetworks},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
 	{"membership.delegate", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Delegate })},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
@@ -157,19 +158,33 @@ func (l *loader) url(key string, v any) (*url.URL, bool) {
 	return u, true
 }
 
-func advertise(l *loader, key string, v any) {
-	var items []any
+// items reads a list, which the environment may also give as text with commas.
+func items(v any) (items []any) {
 	switch v := v.(type) {
 	case []any:
-		items = v
+		return v
 	case string:
 		for item := range strings.SplitSeq(v, ",") {
 			items = append(items, strings.TrimSpace(item))
 		}
-	default:
-		items = []any{v}
+		return items
 	}
-	for _, item := range items {
+	return []any{v}
+}
+
+func privateNetworks(l *loader, key string, v any) {
+	for _, item := range items(v) {
+		network, err := netip.ParsePrefix(fmt.Sprint(item))
+		if err != nil || network.Addr().Is4In6() {
+			l.problem(key, fmt.Sprintf("%q is not a network", fmt.Sprint(item)), "list networks with their prefix length, for example [10.0.0.0/8, fd00::/8]")
+			continue
+		}
+		l.config.FederationPrivate = append(l.config.FederationPrivate, network.Masked())
+	}
+}
+
+func advertise(l *loader, key string, v any) {
+	for _, item := range items(v) {
 		addr, err := netip.ParseAddr(fmt.Sprint(item))
 		if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
 			l.problem(key, fmt.Sprintf("%q is not an address that clients can send to", fmt.Sprint(item)), "list IP addresses, for example [203.0.113.7, 2001:db8::7]; names are not resolved")

@@ -93,7 +93,7 @@ func (a *Authoriser) holders(call, room string, now time.Time) []id.UserID {
 			add(o.User)
 		}
 	}
-	if user, ok := a.expected.get(call, now); ok {
+	if user, ok := a.expected.Get(call, now); ok {
 		add(user)
 	}
 	return users
@@ -111,7 +111,7 @@ func (a *Authoriser) unverifiedHold(holders []id.UserID) bool {
 
 // expect remembers one local user who is about to connect; one is enough to hold a call open.
 func (a *Authoriser) expect(call, user string, now time.Time) {
-	a.expected.put(call, user, now, now.Add(expected))
+	a.expected.Put(call, user, now, now.Add(expected))
 }
 
 func serverOf(user string) string {

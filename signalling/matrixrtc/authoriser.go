@@ -20,12 +20,6 @@
 // every token for it is worthless until the membership is verified anew (see [Authoriser.Run]). Running calls never end
 // because a homeserver does not answer.
 //
-// # Private addresses
-//
-// A configured homeserver may live at a private or loopback address, since the operator named it. Every other
-// server is reached at public addresses only, checked on the address that is dialled, so that neither a redirect
-// nor a name that resolves differently the second time leads inside.
-//
 // # Delayed leaves
 //
 // Clients can have us send their leave when they crash (MSC4140), and then rely on us for an hour. So it is offered only
@@ -35,12 +29,10 @@
 package matrixrtc
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -49,8 +41,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"maunium.net/go/mautrix/federation"
+	mautrix "maunium.net/go/mautrix/federation"
 
+	"callserver/internal/expiring"
+	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/token"
@@ -76,7 +70,6 @@ type Rooms interface {
 type Homeserver struct {
 	ServerName string // as in the ids of its users: example.org
 	ClientAPI  string // base URL of its client API; empty means https://HOST of ServerName
-	Federation string // base URL of its federation API, for development; empty means discovery as Matrix specifies it
 
 	Connection *homeserver.Homeserver // what may be asked there; nil means nothing
 	Unverified bool                   // its users are let in where nobody can tell whether they are in the Matrix room
@@ -90,11 +83,12 @@ const (
 	RemoteSubscribe               // a token that subscribes only and creates no room
 )
 
-// Options of an Authoriser. Rooms and Keys are required.
+// Options of an Authoriser. Keys, Rooms and Directory are required.
 type Options struct {
 	Keys        token.Keys
 	Key         string // id of the signing key; empty means the alphabetically first of Keys
 	Rooms       Rooms
+	Directory   *federation.Directory // asks homeservers whose OpenID token one is; its owner closes it
 	Homeservers []Homeserver
 	Remote      Remote
 	Sessions    Sessions           // the running calls; nil means that nobody is ever in one
@@ -108,8 +102,6 @@ type Options struct {
 	SFUPath    string // for the derived SFUURL; empty means /livekit/sfu
 	Prefix     string // endpoints answer below it as well as without it; empty means /livekit/jwt
 
-	RootCAs    *x509.CertPool                 // certificate authorities of homeservers; nil means the system's
-	Resolver   *net.Resolver                  // nil means the system's
 	ClientAddr func(*http.Request) netip.Addr // whose rate limit a request counts towards; nil means its peer's
 	Now        func() time.Time               // nil means time.Now
 	Logger     *slog.Logger                   // nil means none
@@ -120,11 +112,10 @@ type Authoriser struct {
 	options     Options
 	homeservers map[string]Homeserver // by server name
 	names       []string              // their names in the configured order
-	directory   *directory
 	members     *members
-	expected    *expiring[string, string] // by call: a local user who is about to connect
+	expected    *expiring.Map[string, string] // by call: a local user who is about to connect
 	limiter     *limiter
-	told        *expiring[[2]string, struct{}] // what was logged lately, about which server
+	told        *expiring.Map[[2]string, struct{}] // what was logged lately, about which server
 	counters    counters
 	closing     atomic.Bool
 }
@@ -135,6 +126,9 @@ func New(o Options) (*Authoriser, error) {
 	err := errors.Join(a.setKey(), a.setURLs(), a.setHomeservers())
 	if o.Rooms == nil {
 		err = errors.Join(err, errors.New("no rooms to create rooms in"))
+	}
+	if o.Directory == nil {
+		err = errors.Join(err, errors.New("no directory of homeservers"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("set up the authoriser: %w", err)
@@ -148,10 +142,9 @@ func New(o Options) (*Authoriser, error) {
 	if a.options.ClientAddr == nil {
 		a.options.ClientAddr = peerAddr
 	}
-	a.directory = newDirectory(o.Resolver, o.RootCAs, &a.counters)
 	a.setMembers()
 	a.limiter = newLimiter()
-	a.told = newExpiring[[2]string, struct{}](maxTold)
+	a.told = expiring.New[[2]string, struct{}](maxTold)
 	return a, nil
 }
 
@@ -170,7 +163,7 @@ func (a *Authoriser) setMembers() {
 		}
 	}
 	a.members = newMembers(connections, o.Revocations, o.Now)
-	a.expected = newExpiring[string, string](maxMembers)
+	a.expected = expiring.New[string, string](maxMembers)
 }
 
 func (a *Authoriser) setKey() error {
@@ -209,7 +202,7 @@ func (a *Authoriser) setURLs() error {
 func (a *Authoriser) setHomeservers() error {
 	var errs []error
 	for i, h := range a.options.Homeservers {
-		host, _, ok := federation.ParseServerName(h.ServerName)
+		host, _, ok := mautrix.ParseServerName(h.ServerName)
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("homeservers[%d].server_name: %q is not a server name like example.org", i, h.ServerName))
@@ -218,14 +211,11 @@ func (a *Authoriser) setHomeservers() error {
 			errs = append(errs, fmt.Errorf("homeservers[%d].server_name: %q is listed twice", i, h.ServerName))
 			continue
 		}
-		errs = append(errs,
-			checkURL(fmt.Sprintf("homeservers[%d].client_api", i), h.ClientAPI, "http", "https"),
-			checkURL(fmt.Sprintf("homeservers[%d].federation", i), h.Federation, "http", "https"))
+		errs = append(errs, checkURL(fmt.Sprintf("homeservers[%d].client_api", i), h.ClientAPI, "http", "https"))
 		if h.ClientAPI == "" {
 			h.ClientAPI = "https://" + (&url.URL{Host: bracket(host)}).Host
 		}
 		h.ClientAPI = strings.TrimRight(h.ClientAPI, "/")
-		h.Federation = strings.TrimRight(h.Federation, "/")
 		a.homeservers[h.ServerName] = h
 		a.names = append(a.names, h.ServerName)
 	}
@@ -251,15 +241,18 @@ func checkURL(what, raw string, schemes ...string) error {
 	return nil
 }
 
-// Close makes token endpoints answer 503 and drops the idle connections to homeservers. Requests being answered go on.
+// Close makes token endpoints answer 503. Requests being answered go on.
 func (a *Authoriser) Close() error {
 	a.closing.Store(true)
-	a.directory.close()
 	return nil
 }
 
 // Stats returns what happened since the start.
-func (a *Authoriser) Stats() Stats { return a.counters.snapshot() }
+func (a *Authoriser) Stats() Stats {
+	s := a.counters.snapshot()
+	s.Federation = a.options.Directory.Stats()
+	return s
+}
 
 func peerAddr(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)

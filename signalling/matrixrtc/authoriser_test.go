@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/signalling/federation"
 	"callserver/signalling/token"
 )
 
@@ -19,7 +20,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		ServiceURL: "wss://rtc.example.org/",
 		Homeservers: []Homeserver{
 			{ServerName: "https://example.org"},
-			{ServerName: "example.com", ClientAPI: "matrix.example.com", Federation: "ftp://example.com"},
+			{ServerName: "example.com", ClientAPI: "matrix.example.com"},
 			{ServerName: "example.com"},
 		},
 	})
@@ -29,8 +30,8 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	for _, want := range []string{
 		`keys: "a" has no secret`,
 		`media server URL: "rtc.example.org"`, `service URL: "wss://rtc.example.org"`,
-		"homeservers[0].server_name", "homeservers[1].client_api", "homeservers[1].federation", "homeservers[2].server_name",
-		"no rooms",
+		"homeservers[0].server_name", "homeservers[1].client_api", "homeservers[2].server_name",
+		"no rooms", "no directory",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not mention %q:\n%v", want, err)
@@ -66,9 +67,12 @@ func (logRooms) CreateRoom(name string, empty, departure time.Duration) error {
 
 // A user of a homeserver that is not configured gets no further than this.
 func Example() {
+	directory := federation.New(federation.Options{})
+	defer directory.Close()
 	a, err := New(Options{
 		Keys:        token.Keys{"devkey": "secret"},
 		Rooms:       logRooms{},
+		Directory:   directory,
 		Homeservers: []Homeserver{{ServerName: "example.org"}},
 	})
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"maunium.net/go/mautrix/federation"
+	mautrix "maunium.net/go/mautrix/federation"
 )
 
 // A transport is one way into calls, as clients of MSC4143 discover it.
@@ -50,7 +50,7 @@ func (a *Authoriser) clientAPI(asked string) string {
 		asked = host
 	}
 	for _, name := range a.names {
-		host, _, _ := federation.ParseServerName(name)
+		host, _, _ := mautrix.ParseServerName(name)
 		if strings.EqualFold(host, strings.Trim(asked, "[]")) {
 			return a.homeservers[name].ClientAPI
 		}

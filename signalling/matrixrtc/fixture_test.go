@@ -1,16 +1,19 @@
 package matrixrtc
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"callserver/signalling/federation"
 	"callserver/signalling/token"
 )
 
@@ -91,7 +94,7 @@ func (h *vouching) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Unlock()
 	user, known := h.users[r.URL.Query().Get("access_token")]
 	switch {
-	case r.URL.Path != pathUserInfo:
+	case r.URL.Path != "/_matrix/federation/v1/openid/userinfo":
 		http.NotFound(w, r)
 	case !known:
 		w.WriteHeader(http.StatusUnauthorized)
@@ -115,6 +118,7 @@ type world struct {
 	rooms *rooms
 	calls *calls
 	hs    *vouching
+	url   string // of hs
 	now   time.Time
 }
 
@@ -135,7 +139,7 @@ var tokens = map[string]string{
 	"array":       `[]`,
 	"no sub":      `{}`,
 	"not JSON":    `<html>`,
-	"huge":        `{"sub":"@alice:example.org","x":"` + strings.Repeat("x", maxAnswer) + `"}`,
+	"huge":        `{"sub":"@alice:example.org","x":"` + strings.Repeat("x", 64<<10) + `"}`,
 	"é/+":         "@é:example.org",
 }
 
@@ -147,8 +151,9 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 	o := Options{
 		Keys:        testKeys,
 		Rooms:       w.rooms,
+		Directory:   federation.New(federation.Options{}),
 		Sessions:    w.calls,
-		Homeservers: []Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org/", Federation: server.URL + "/", Unverified: true}},
+		Homeservers: []Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org/", Unverified: true}},
 		SFUURL:      "wss://rtc.example.org/livekit/sfu/",
 		ServiceURL:  "https://rtc.example.org/livekit/jwt/",
 		Now:         func() time.Time { return w.now },
@@ -161,8 +166,32 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = a.Close() })
-	w.Authoriser = a
+	w.Authoriser, w.url = a, server.URL
+	w.servers(t)
 	return w
+}
+
+// servers sets where homeservers are, besides example.org.
+func (w *world) servers(t *testing.T, more ...federation.Server) {
+	w.direct(t, federation.Options{Servers: append(more, federation.Server{Name: "example.org", Base: w.url + "/"})})
+}
+
+func (w *world) direct(t *testing.T, o federation.Options) {
+	w.options.Directory = federation.New(o)
+	t.Cleanup(w.options.Directory.Close)
+}
+
+// another starts a homeserver that is not configured, somewhere inside where it may be, and returns its name.
+func (w *world) another(t *testing.T, h http.Handler) string {
+	server := httptest.NewTLSServer(h)
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	w.direct(t, federation.Options{
+		Servers: []federation.Server{{Name: "example.org", Base: w.url}},
+		RootCAs: roots, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	return server.Listener.Addr().String()
 }
 
 // do sends a request from a public address and checks what holds for every answer.
@@ -218,6 +247,12 @@ func (w *world) granted(t *testing.T, rec *httptest.ResponseRecorder) (token.Gra
 
 func openID(token string) string {
 	return `"openid_token":{"access_token":"` + token + `","token_type":"Bearer","matrix_server_name":"example.org","expires_in":3600}`
+}
+
+func bodyFor(server, token string) string {
+	return edit(sfuGetBody(token), func(b map[string]any) {
+		b["openid_token"].(map[string]any)["matrix_server_name"] = server
+	})
 }
 
 func sfuGetBody(token string) string {

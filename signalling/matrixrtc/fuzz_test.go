@@ -4,8 +4,9 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
+
+	"callserver/signalling/federation"
 )
 
 // Whatever the body is: an answer in the form of the specification, and no lookup without every field.
@@ -39,27 +40,13 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// Whatever a homeserver answers: a user of that server or an error.
-func FuzzSubject(f *testing.F) {
-	for _, answer := range tokens {
-		f.Add(200, []byte(`{"sub":"`+answer+`"}`), "example.org")
-		f.Add(200, []byte(answer), "example.org:8448")
-	}
-	f.Fuzz(func(t *testing.T, status int, body []byte, server string) {
-		sub, err := subject(status, body, server)
-		if err == nil && (!strings.HasPrefix(sub, "@") || !strings.HasSuffix(sub, ":"+server) || len(sub) < len(server)+3) {
-			t.Fatalf("%q of %q is accepted as %q", body, server, sub)
-		}
-	})
-}
-
 // Paths and hosts reach the handler as clients send them.
 func FuzzPath(f *testing.F) {
 	for _, p := range []string{"/sfu/get", "//", "/livekit/jwt//sfu/get", "/_matrix/client/v1/rtc/transports", "/%2e%2e/sfu/get"} {
 		f.Add(p, "example.org")
 	}
 	f.Add("/.well-known/matrix/client", "[::1]:80")
-	w, err := New(Options{Keys: testKeys, Rooms: &rooms{}, Homeservers: []Homeserver{{ServerName: "example.org"}}})
+	w, err := New(Options{Keys: testKeys, Rooms: &rooms{}, Directory: federation.New(federation.Options{}), Homeservers: []Homeserver{{ServerName: "example.org"}}})
 	if err != nil {
 		f.Fatal(err)
 	}

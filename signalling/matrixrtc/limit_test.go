@@ -56,31 +56,6 @@ func TestLimiterIsBounded(t *testing.T) {
 	}
 }
 
-func TestExpiring(t *testing.T) {
-	now := time.Unix(0, 0)
-	e := newExpiring[int, string](8)
-	e.put(1, "one", now, now.Add(time.Second))
-	if got, ok := e.get(1, now); !ok || got != "one" {
-		t.Errorf("get = %q, %t", got, ok)
-	}
-	if _, ok := e.get(1, now.Add(time.Second)); ok {
-		t.Error("still there when its time is over")
-	}
-	for i := range 100 {
-		e.put(i, "", now, now.Add(time.Hour))
-		if _, ok := e.get(i, now); !ok {
-			t.Errorf("entry %d is gone at once", i)
-		}
-		if len(e.entries) > 8 {
-			t.Fatalf("holds %d entries, at most 8", len(e.entries))
-		}
-	}
-	e.drop(99)
-	if _, ok := e.get(99, now); ok {
-		t.Error("dropped entry is still there")
-	}
-}
-
 func BenchmarkLimiter(b *testing.B) {
 	l, now, addr := newLimiter(), time.Unix(0, 0), netip.MustParseAddr("8.8.8.8")
 	b.ReportAllocs()

@@ -11,6 +11,7 @@ import (
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
+	"callserver/internal/expiring"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/token"
 )
@@ -48,8 +49,8 @@ type members struct {
 	revocations *token.Revocations
 	now         func() time.Time
 
-	known       *expiring[place, time.Time] // joined, since when verified
-	unsupported *expiring[*homeserver.Homeserver, struct{}]
+	known       *expiring.Map[place, time.Time] // joined, since when verified
+	unsupported *expiring.Map[*homeserver.Homeserver, struct{}]
 
 	mu    sync.Mutex
 	floor time.Time // what was verified up to then is not believed
@@ -58,8 +59,8 @@ type members struct {
 func newMembers(connections []*homeserver.Homeserver, r *token.Revocations, now func() time.Time) *members {
 	return &members{
 		connections: connections, revocations: r, now: now,
-		known:       newExpiring[place, time.Time](maxMembers),
-		unsupported: newExpiring[*homeserver.Homeserver, struct{}](64),
+		known:       expiring.New[place, time.Time](maxMembers),
+		unsupported: expiring.New[*homeserver.Homeserver, struct{}](64),
 	}
 }
 
@@ -83,12 +84,12 @@ func (m *members) believed(p place, verified time.Time) bool {
 // call, who may be able to see. An error means that a homeserver that could have told did not answer.
 func (m *members) check(ctx context.Context, p place, witnesses []id.UserID) (standing, time.Time, error) {
 	start := m.now()
-	if verified, ok := m.known.get(p, start); ok && m.believed(p, verified) {
+	if verified, ok := m.known.Get(p, start); ok && m.believed(p, verified) {
 		return joined, verified, nil
 	}
 	s, err := m.ask(ctx, p, witnesses)
 	if s == joined {
-		m.known.put(p, start, start, start.Add(memberLife))
+		m.known.Put(p, start, start, start.Add(memberLife))
 	}
 	return s, start, err
 }
@@ -151,7 +152,7 @@ func (m *members) askOne(ctx context.Context, h *homeserver.Homeserver, p place,
 
 // query asks by MSC4502, which needs a scope only.
 func (m *members) query(ctx context.Context, h *homeserver.Homeserver, p place) (standing, error) {
-	if _, not := m.unsupported.get(h, m.now()); not {
+	if _, not := m.unsupported.Get(h, m.now()); not {
 		return unknown, nil
 	}
 	in, err := h.IsJoined(ctx, p.room, p.user)
@@ -162,7 +163,7 @@ func (m *members) query(ctx context.Context, h *homeserver.Homeserver, p place) 
 		return outside, nil
 	case homeserver.Unrecognized(err), code == "M_FORBIDDEN", code == "M_UNKNOWN_TOKEN":
 		now := m.now()
-		m.unsupported.put(h, struct{}{}, now, now.Add(unsupportedLife))
+		m.unsupported.Put(h, struct{}{}, now, now.Add(unsupportedLife))
 		return unknown, nil
 	}
 	return unknown, err

@@ -138,12 +138,11 @@ func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, parse func([
 	if q.delay != "" && a.options.Leaves == nil {
 		return nil, admission{}, errNoDelegation
 	}
-	homeserver, full := a.homeservers[q.openID.ServerName]
-	if !full && a.options.Remote != RemoteSubscribe {
+	if _, full := a.homeservers[q.openID.ServerName]; !full && a.options.Remote != RemoteSubscribe {
 		a.tell(now, "user of an unlisted homeserver refused", q.openID.ServerName, nil)
 		return nil, admission{}, &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
 	}
-	user, err := a.directory.user(r.Context(), q.openID, homeserver, now)
+	user, err := a.options.Directory.User(r.Context(), q.openID.ServerName, q.openID.AccessToken, now)
 	if err != nil {
 		a.tell(now, "openid token not verified", q.openID.ServerName, err)
 		return nil, admission{}, &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
@@ -188,10 +187,10 @@ func bodyRefusal(err error) error {
 // tell logs what users of a homeserver met, for the operator once a minute: anybody can make it happen.
 func (a *Authoriser) tell(now time.Time, what, server string, err error) {
 	level := slog.LevelInfo
-	if _, told := a.told.get([2]string{what, server}, now); told {
+	if _, told := a.told.Get([2]string{what, server}, now); told {
 		level = slog.LevelDebug
 	} else {
-		a.told.put([2]string{what, server}, struct{}{}, now, now.Add(time.Minute))
+		a.told.Put([2]string{what, server}, struct{}{}, now, now.Add(time.Minute))
 	}
 	a.options.Logger.Log(context.Background(), level, what, "homeserver", server, "err", err)
 }

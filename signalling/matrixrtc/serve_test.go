@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"callserver/signalling/federation"
 	"callserver/signalling/matrixrtc/member"
 )
 
@@ -161,7 +162,7 @@ func TestHostileSubjects(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			expect(t, w.do(t, "POST", "/sfu/get", sfuGetBody(name)), 401, "M_UNAUTHORIZED")
-			if s := w.Stats(); s.Unauthorized != 1 || s.Lookups != 1 || s.LookupFailures != 1 {
+			if s := w.Stats(); s.Unauthorized != 1 || s.Federation.LookupFailures != 1 {
 				t.Errorf("counted %+v", s)
 			}
 		})
@@ -177,17 +178,13 @@ func TestUnusualUser(t *testing.T) {
 }
 
 func TestRemoteUsersSubscribeOnly(t *testing.T) {
-	remote := &vouching{users: map[string]string{"R": "@rob:example.com"}}
+	remote := &vouching{users: map[string]string{}}
 	w := newWorld(t, func(o *Options) { o.Remote = RemoteSubscribe })
-	network := newNetwork(t, w.Authoriser, remote)
-	network.public("example.com:443", "example.com:8448")
-	ask := func() *httptest.ResponseRecorder {
-		return w.do(t, "POST", "/sfu/get", edit(sfuGetBody("R"), func(b map[string]any) {
-			b["openid_token"].(map[string]any)["matrix_server_name"] = "example.com"
-		}))
-	}
+	name := w.another(t, remote)
+	remote.users["R"] = "@rob:" + name
+	ask := func() *httptest.ResponseRecorder { return w.do(t, "POST", "/sfu/get", bodyFor(name, "R")) }
 	expect(t, ask(), 403, "M_FORBIDDEN") // nobody of ours is in the call
-	w.calls.hold("@rob:example.com")
+	w.calls.hold("@rob:" + name)
 	expect(t, ask(), 403, "M_FORBIDDEN") // still nobody of ours
 	w.calls.hold("@alice:example.org")
 	g, _ := w.granted(t, ask())
@@ -252,12 +249,12 @@ func TestRefusedTokenIsAskedOnce(t *testing.T) {
 		t.Errorf("homeserver was asked %d times, want once", got)
 	}
 	w.granted(t, w.do(t, "POST", "/sfu/get", sfuGetBody("T")))
-	w.now = w.now.Add(refusedLife)
+	w.now = w.now.Add(30 * time.Second)
 	expect(t, w.do(t, "POST", "/sfu/get", sfuGetBody("stolen")), 401, "M_UNAUTHORIZED")
 	if got := w.hs.requests(); got != 3 {
 		t.Errorf("homeserver was asked %d times, want 3", got)
 	}
-	if s := w.Stats(); s.LookupsSpared != 2 {
+	if s := w.Stats(); s.Federation.LookupsSpared != 2 {
 		t.Errorf("counted %+v", s)
 	}
 }
@@ -266,8 +263,9 @@ func TestLogsHideTokens(t *testing.T) {
 	var log bytes.Buffer
 	w := newWorld(t, func(o *Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		o.Homeservers = append(o.Homeservers, Homeserver{ServerName: "down.example.org", Federation: "http://127.0.0.1:1"})
+		o.Homeservers = append(o.Homeservers, Homeserver{ServerName: "down.example.org"})
 	})
+	w.servers(t, federation.Server{Name: "down.example.org", Base: "http://127.0.0.1:1"})
 	w.do(t, "POST", "/sfu/get", sfuGetBody("T"))
 	w.do(t, "POST", "/sfu/get", sfuGetBody("S3CRET"))
 	w.do(t, "POST", "/sfu/get", sfuGetBody("S3CRET"))

@@ -3,24 +3,24 @@ package matrixrtc
 import (
 	"net/http"
 	"sync/atomic"
+
+	"callserver/signalling/federation"
 )
 
 // Stats are the counts since the start.
 type Stats struct {
-	Requests       uint64 // to any endpoint, unknown ones included
-	Tokens         uint64 // issued with full access
-	Restricted     uint64 // issued to subscribe only
-	BadRequests    uint64 // answered 400 or 413
-	Unauthorized   uint64 // answered 401: the homeserver does not vouch for the user
-	Forbidden      uint64 // answered 403: no user of that homeserver gets in
-	RateLimited    uint64 // answered 429
-	Failures       uint64 // answered 500, 502 or 503
-	RoomFailures   uint64 // rooms that could not be created
-	Lookups        uint64 // requests to homeservers about OpenID tokens
-	LookupFailures uint64 // of these, those without a usable answer
-	LookupsSpared  uint64 // lookups not made because the same one failed moments ago
+	Requests     uint64 // to any endpoint, unknown ones included
+	Tokens       uint64 // issued with full access
+	Restricted   uint64 // issued to subscribe only
+	BadRequests  uint64 // answered 400 or 413
+	Unauthorized uint64 // answered 401: the homeserver does not vouch for the user
+	Forbidden    uint64 // answered 403: no user of that homeserver gets in
+	RateLimited  uint64 // answered 429
+	Failures     uint64 // answered 500, 502 or 503
+	RoomFailures uint64 // rooms that could not be created
 
-	Members MemberStats
+	Federation federation.Stats
+	Members    MemberStats
 }
 
 // MemberStats count what came of the question whether a user is in the Matrix room.
@@ -35,7 +35,7 @@ type MemberStats struct {
 type counters struct {
 	requests, tokens, restricted                                atomic.Uint64
 	badRequests, unauthorized, forbidden, rateLimited, failures atomic.Uint64
-	roomFailures, lookups, lookupFailures, lookupsSpared        atomic.Uint64
+	roomFailures                                                atomic.Uint64
 
 	outsiders, unverifiable, unverified, unavailable, evicted atomic.Uint64
 }
@@ -60,7 +60,6 @@ func (c *counters) snapshot() Stats {
 		Requests: c.requests.Load(), Tokens: c.tokens.Load(), Restricted: c.restricted.Load(),
 		BadRequests: c.badRequests.Load(), Unauthorized: c.unauthorized.Load(), Forbidden: c.forbidden.Load(),
 		RateLimited: c.rateLimited.Load(), Failures: c.failures.Load(), RoomFailures: c.roomFailures.Load(),
-		Lookups: c.lookups.Load(), LookupFailures: c.lookupFailures.Load(), LookupsSpared: c.lookupsSpared.Load(),
 		Members: MemberStats{
 			Outside: c.outsiders.Load(), Unverifiable: c.unverifiable.Load(), Unverified: c.unverified.Load(),
 			Unavailable: c.unavailable.Load(), Evicted: c.evicted.Load(),

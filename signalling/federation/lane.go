@@ -1,9 +1,8 @@
-package matrixrtc
+package federation
 
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -38,12 +37,12 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 
 type routeKey struct{}
 
-func newLane(resolver *net.Resolver, roots *x509.CertPool, anywhere bool, slots int) *lane {
-	l := &lane{dial: newDialer(resolver, anywhere).DialContext, slots: make(chan struct{}, slots)}
+func newLane(o Options, g guard, slots int) *lane {
+	l := &lane{dial: g.dialer(o.Resolver).DialContext, slots: make(chan struct{}, slots)}
 	transport := func(dial dialFunc) *http.Transport {
 		return &http.Transport{ // no Proxy: the address check must see the homeserver's
 			DialContext:            dial,
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    dialTimeout,
 			MaxResponseHeaderBytes: maxAnswer,
 			MaxIdleConnsPerHost:    4,
@@ -53,6 +52,7 @@ func newLane(resolver *net.Resolver, roots *x509.CertPool, anywhere bool, slots 
 	}
 	l.direct = &http.Client{Transport: transport(l.dialDirect), CheckRedirect: neverRedirect}
 	l.routed = &http.Client{Transport: transport(l.dialRoute), CheckRedirect: neverRedirect}
+	resolver := o.Resolver
 	if resolver == nil {
 		resolver = net.DefaultResolver
 	}

@@ -1,4 +1,4 @@
-package matrixrtc
+package federation
 
 import (
 	"context"

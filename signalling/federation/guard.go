@@ -1,4 +1,4 @@
-package matrixrtc
+package federation
 
 import (
 	"context"
@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 )
 
-var errPrivate = errors.New("not a public address: only servers listed under homeservers may be there")
+var errPrivate = errors.New("not a public address: only servers listed under homeservers, and federation_private_networks, may be there")
 
 // special are the prefixes that are not the public internet (IANA special-purpose registries, RFC 6890), besides
 // everything in IPv6 outside global unicast, which is 2000::/3.
@@ -57,24 +58,31 @@ func public(a netip.Addr) bool {
 	return a.IsValid()
 }
 
-// publicOnly refuses connections to private addresses. As the control of a dialer it sees the address that is really
+// A guard decides which addresses may be dialled.
+type guard struct {
+	anywhere bool
+	private  []netip.Prefix // besides public ones
+}
+
+// check refuses connections to private addresses. As the control of a dialer it sees the address that is really
 // dialled, after every lookup.
-func publicOnly(_ context.Context, _, address string, _ syscall.RawConn) error {
+func (g guard) check(_ context.Context, _, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("dial %q: %w", address, err)
 	}
-	if !public(to.Addr()) {
+	inside := func(p netip.Prefix) bool { return p.Contains(to.Addr().Unmap()) }
+	if !public(to.Addr()) && !slices.ContainsFunc(g.private, inside) {
 		return fmt.Errorf("%s: %w", to.Addr(), errPrivate)
 	}
 	return nil
 }
 
-// newDialer returns a dialer that reaches public addresses only, or any.
-func newDialer(r *net.Resolver, anywhere bool) *net.Dialer {
+// dialer returns a dialer that reaches what the guard allows.
+func (g guard) dialer(r *net.Resolver) *net.Dialer {
 	d := &net.Dialer{Resolver: r, Timeout: dialTimeout}
-	if !anywhere {
-		d.ControlContext = publicOnly
+	if !g.anywhere {
+		d.ControlContext = g.check
 	}
 	return d
 }

@@ -41,11 +41,13 @@ const (
 type command struct {
 	ctx            context.Context //nolint:containedctx // lives as long as one run
 	environ        []string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
 type cli struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the server. This is what happens without a command, too."`
+	Init    initCmd    `cmd:"" help:"Ask a few questions, write a configuration, and print what the homeserver and the proxy need."`
 	Check   checkCmd   `cmd:"" help:"Check the configuration offline and print every mistake at once."`
 	Token   tokenCmd   `cmd:"" help:"Print an access token for a room, or a new key."`
 	Bench   benchCmd   `cmd:"" help:"Load a LiveKit-compatible server with simulated calls and measure it."`
@@ -79,18 +81,21 @@ type exited int
 
 // run is the whole program: main and the tests call it alike. It returns the exit code once everything that it started
 // has ended; cancelling ctx drains the server.
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) (code int) {
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	return (&command{ctx, environ, os.Stdin, stdout, stderr}).run(args)
+}
+
+func (cmd *command) run(args []string) (code int) {
 	defer func() {
 		if e, ok := recover().(exited); ok {
 			code = int(e)
 		}
 	}()
 	var c cli
-	cmd := &command{ctx, environ, stdout, stderr}
 	parser, err := kong.New(&c,
 		kong.Name("callserver"),
 		kong.Description("Calls for Matrix rooms: an SFU for LiveKit clients and the authoriser before it."),
-		kong.Writers(stdout, stderr),
+		kong.Writers(cmd.stdout, cmd.stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars(benchVars),
@@ -100,12 +105,12 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		complain(stderr, err)
-		_, _ = fmt.Fprintln(stderr, `callserver: "callserver --help" shows what can be written here`)
+		complain(cmd.stderr, err)
+		_, _ = fmt.Fprintln(cmd.stderr, `callserver: "callserver --help" shows what can be written here`)
 		return exitUsage
 	}
 	if err := parsed.Run(); err != nil {
-		complain(stderr, err)
+		complain(cmd.stderr, err)
 		return exitFailure
 	}
 	return exitOK

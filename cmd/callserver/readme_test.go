@@ -87,7 +87,7 @@ func TestTagCompilesMatrixEncryption(t *testing.T) {
 }
 
 // TestREADMECommands runs what the README tells a newcomer: the server without configuration, in which somebody joins
-// with a token of the token command, and the binary with a configuration like the one shown.
+// with a token of the token command, and the binary with the configuration that init wrote.
 func TestREADMECommands(t *testing.T) {
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "callserver")
@@ -103,9 +103,15 @@ func TestREADMECommands(t *testing.T) {
 		case strings.HasPrefix(command, "go build "):
 			args[slices.Index(args, "-o")+1] = binary
 			goCommand(t, args[1:]...)
-			writeReadmeConfiguration(t, dir)
+		case command == "./callserver init":
+			init := exec.Command(binary, "init")
+			init.Dir = dir
+			init.Stdin = strings.NewReader("example.org" + strings.Repeat("\n", 10)) // the rest by default
+			if out, err := init.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", command, err, out)
+			}
 		case strings.HasPrefix(command, "./callserver --config"):
-			p := start(t, exec.Command("./"+filepath.Base(binary), args[1:]...), dir)
+			p := start(t, exec.Command("./"+filepath.Base(binary), args[1:]...), dir, freePorts...)
 			p.said.wait(t, `msg=ready`)
 			p.signal(t, syscall.SIGTERM)
 			if code := p.wait(t); code != exitOK {
@@ -138,25 +144,6 @@ func testGoRun(t *testing.T, args []string) {
 	p.signal(t, syscall.SIGTERM)
 	p.said.wait(t, `msg=stopped`)
 	p.wait(t) // the code is that of go run, which a signal ends
-}
-
-// writeReadmeConfiguration writes the README's yaml block, on free ports.
-func writeReadmeConfiguration(t *testing.T, dir string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(repository, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindSubmatch(text)
-	if block == nil {
-		t.Fatal("README.md shows no configuration")
-	}
-	shown := string(block[1])
-	shown = strings.Replace(shown, "http:\n", "http:\n  listen: 127.0.0.1:0\n", 1)
-	shown = strings.Replace(shown, "media:\n", "media:\n  udp_port: 0\n  tcp_port: 0\n", 1)
-	if err := os.WriteFile(filepath.Join(dir, "callserver.yaml"), []byte(shown+"admin: {listen: \"127.0.0.1:0\"}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // goCommand runs go in the repository and returns what it printed.

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"callserver/signalling/token"
@@ -29,7 +27,8 @@ type tokenCmd struct {
 // Run prints one token, ready to be pasted.
 func (t tokenCmd) Run(cmd *command) error {
 	if t.NewKey {
-		_, err := fmt.Fprintf(cmd.stdout, "%s: %s\n", "key-"+strings.ToLower(rand.Text()[:8]), rand.Text()+rand.Text())
+		key, secret := token.NewKey()
+		_, err := fmt.Fprintf(cmd.stdout, "%s: %s\n", key, secret)
 		return err
 	}
 	if t.Room == "" || t.Identity == "" {

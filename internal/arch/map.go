@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"timeline": {},
 	"web":      {"timeline", "signalling/token"},
 	"doctor":   {"signalling/token"},
+	"setup":    {"signalling/token", "signalling/homeserver"},
 	"bench":    {"sfu/packet", "sfu/codec", "signalling/token"},
 
 	"internal/config":    {},

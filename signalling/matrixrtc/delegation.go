@@ -25,7 +25,7 @@ func (a *Authoriser) serveDelegation(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	q, who, err := a.verify(w, r, parseGetToken)
+	q, who, err := a.verify(w, r, doorGetToken)
 	switch {
 	case err != nil:
 	case q.delay == "":

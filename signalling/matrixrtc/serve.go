@@ -38,9 +38,9 @@ func (a *Authoriser) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	switch path {
 	case pathSFUGet:
-		a.serveToken(w, r, parseSFUGet)
+		a.serveToken(w, r, doorSFUGet)
 	case pathGetToken:
-		a.serveToken(w, r, parseGetToken)
+		a.serveToken(w, r, doorGetToken)
 	case pathDelegate:
 		a.serveDelegation(w, r)
 	case pathTransports, pathTransportsUnstable:
@@ -88,12 +88,12 @@ func allow(w http.ResponseWriter, r *http.Request, c cors, methods ...string) bo
 	return false
 }
 
-func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) {
+func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, d door) {
 	if !allow(w, r, tokenCORS, http.MethodPost) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	raw, err := a.authorise(w, r, parse)
+	raw, err := a.authorise(w, r, d)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -105,8 +105,8 @@ func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, parse fu
 }
 
 // authorise walks a token request through every check, takes over its leave if it has one, and mints the token.
-func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) (string, error) {
-	q, who, err := a.verify(w, r, parse)
+func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, d door) (string, error) {
+	q, who, err := a.verify(w, r, d)
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +119,7 @@ func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, parse fun
 }
 
 // verify walks a request through every check, the cheap ones first.
-func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, parse func([]byte) (*request, error)) (q *request, who admission, err error) {
+func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, d door) (q *request, who admission, err error) {
 	if a.closing.Load() {
 		return nil, admission{}, &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
 	}
@@ -131,27 +131,24 @@ func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, parse func([
 	if err != nil {
 		return nil, admission{}, bodyRefusal(err)
 	}
-	q, err = parse(body)
+	q, err = d.parse(body)
 	if err != nil {
 		return nil, admission{}, err
 	}
 	if q.delay != "" && a.options.Leaves == nil {
 		return nil, admission{}, errNoDelegation
 	}
-	if _, full := a.homeservers[q.openID.ServerName]; !full && a.options.Remote != RemoteSubscribe {
-		a.tell(now, "user of an unlisted homeserver refused", q.openID.ServerName, nil)
-		return nil, admission{}, &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
-	}
-	user, err := a.options.Directory.User(r.Context(), q.openID.ServerName, q.openID.AccessToken, now)
+	p, err := d.prove(a, r, q, now)
 	if err != nil {
-		a.tell(now, "openid token not verified", q.openID.ServerName, err)
-		return nil, admission{}, &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
+		return nil, admission{}, err
 	}
-	if q.claimedUser != "" && q.claimedUser != user {
-		return nil, admission{}, &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "The token is not that of the claimed user"}
-	}
-	who, err = a.admit(r.Context(), q, user, now)
+	who, err = a.enter(r.Context(), q, p, now)
 	return q, who, err
+}
+
+// enter decides what a proven user gets. It is the same for every generation of clients.
+func (a *Authoriser) enter(ctx context.Context, q *request, p proof, now time.Time) (admission, error) {
+	return a.admit(ctx, q, p.user, now)
 }
 
 // issue mints the token of an admitted user, and creates its room if it may.

@@ -35,6 +35,9 @@ func FileNames() []string {
 // Files makes everything that is written to disk, with new secrets; the last one is the steps that Steps returns.
 func (s Site) Files() ([]File, error) {
 	narrow := homeserver.NarrowRegistration(s.ServerName, s.pushURL())
+	if s.Homeserver == "synapse" {
+		narrow.ProxyPrefix, narrow.ProxyURL = "rtc/livekit", s.pushURL()
+	}
 	registrations := map[string]*homeserver.Registration{NarrowFile: narrow}
 	if s.Wide {
 		registrations[WideFile] = homeserver.WideRegistration(s.ServerName)

@@ -132,8 +132,8 @@ func TestRegistrations(t *testing.T) {
 				switch {
 				case name == WideFile && (r.URL != nil || r.Ephemeral || r.RateLimited || r.Namespaces.Users[0].Exclusive):
 					t.Errorf("the wide registration reads %+v", r)
-				case name == NarrowFile && (r.URL == nil || *r.URL != tc.push):
-					t.Errorf("events are pushed to %v, want %s", r.URL, tc.push)
+				case name == NarrowFile && (r.URL == nil || *r.URL != tc.push || r.ProxyURL != tc.push || r.ProxyPrefix != "rtc/livekit"):
+					t.Errorf("the homeserver reaches callserver at %v and %q, want %s", r.URL, r.ProxyURL, tc.push)
 				}
 			}
 		})

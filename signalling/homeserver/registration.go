@@ -34,6 +34,8 @@ type Registration struct {
 	RateLimited     bool       `yaml:"rate_limited"`
 	Ephemeral       bool       `yaml:"receive_ephemeral,omitempty"`
 	Scopes          []string   `yaml:"io.element.msc4502.scopes,omitempty"`
+	ProxyPrefix     string     `yaml:"io.element.msc4512.proxy_prefix,omitempty"` // paths that the homeserver hands on to ProxyURL
+	ProxyURL        string     `yaml:"io.element.msc4512.proxy_url,omitempty"`    // base URL
 	Namespaces      Namespaces `yaml:"namespaces"`
 
 	users []*regexp.Regexp // of Namespaces.Users, for whole ids

@@ -25,11 +25,11 @@ var allowed = map[string][]string{
 	// Edges translate between a protocol and Session. They see the room's words (sfu) and never each other.
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},
 	"signalling/homeserver": {},
-	"signalling/federation": {"internal/expiring"},
+	"signalling/federation": {"internal/expiring", "internal/canonical"},
 	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "sfu", "timeline", "internal/expiring"},
 	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "sfu", "sfu/framecrypto", "timeline"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
-	"signalling/matrixrtc/member": {},
+	"signalling/matrixrtc/member": {"internal/canonical"},
 	"signalling/matrixrtc/leave":  {"signalling/homeserver", "signalling/matrixrtc/member"},
 	"signalling/whip":             {"signalling", "signalling/token", "sfu", "sfu/codec", "timeline"},
 
@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 
 	"internal/config":    {},
 	"internal/expiring":  {},
+	"internal/canonical": {},
 	"internal/telemetry": {},
 	"internal/arch":      {},
 	"internal/testnet":   {"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "signalling", "signalling/token"},

@@ -3,7 +3,8 @@ package member
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
+
+	"callserver/internal/canonical"
 )
 
 // SlotRoom is the slot of a room's ordinary call, which older requests and state events do not name.
@@ -17,7 +18,7 @@ func Hash(parts ...string) string {
 		if i > 0 {
 			text = append(text, ',')
 		}
-		text = appendCanonical(text, p)
+		text = canonical.AppendString(text, p)
 	}
 	sum := sha256.Sum256(append(text, ']'))
 	return base64.RawStdEncoding.EncodeToString(sum[:])
@@ -36,29 +37,3 @@ func MemberIdentity(userID, deviceID, memberID string) string {
 
 // UnlinkedIdentity is the participant identity that the present text of MSC4195 specifies: without a device.
 func UnlinkedIdentity(userID, memberID string) string { return Hash(userID, memberID) }
-
-// appendCanonical appends s as a string of Matrix's canonical JSON. encoding/json escapes more: <, >, &, U+2028, U+2029.
-func appendCanonical(b []byte, s string) []byte {
-	b = append(b, '"')
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c == '\b':
-			b = append(b, `\b`...)
-		case c == '\t':
-			b = append(b, `\t`...)
-		case c == '\n':
-			b = append(b, `\n`...)
-		case c == '\f':
-			b = append(b, `\f`...)
-		case c == '\r':
-			b = append(b, `\r`...)
-		case c < 0x20:
-			b = fmt.Appendf(b, `\u%04x`, c)
-		default:
-			b = append(b, c)
-		}
-	}
-	return append(b, '"')
-}

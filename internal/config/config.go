@@ -27,10 +27,12 @@ type Config struct {
 	Log   Log
 
 	Membership Membership
+	Limits     Limits
 
 	Keys         map[string]string // API key -> secret, inline and from the keys file
 	Homeservers  []Homeserver
 	RemoteUsers  bool           // users of other homeservers may watch calls that are open
+	MatrixRooms  []MatrixRoom   // rooms whose calls differ from the others
 	FederationCA *x509.CertPool // the system's and the file's, nil = the system's
 	// FederationPrivate are networks inside which other homeservers may be.
 	FederationPrivate []netip.Prefix
@@ -72,8 +74,43 @@ type Data struct {
 
 // Log says what reaches standard error.
 type Log struct {
-	Level slog.Level
-	JSON  bool
+	Level       slog.Level
+	JSON        bool
+	Identifiers bool // who, where and from which address, instead of pseudonyms
+}
+
+// Limits are what the operator allows. Zero means no limit.
+type Limits struct {
+	Requests  Requests
+	Room      RoomLimits
+	UserRooms int // calls that one Matrix user may be in at once
+	Bitrate   Bitrate
+}
+
+// Requests bound the token requests of Matrix clients, a minute each.
+type Requests struct {
+	Address int // of one client address
+	User    int // of one Matrix user
+	Server  int // of the users of one homeserver together
+}
+
+// RoomLimits are what one room may hold.
+type RoomLimits struct {
+	Participants int      // people in it at once
+	Sources      []string // what they may publish, in the words of access tokens; empty = everything
+}
+
+// Bitrate bounds media, in bits/s.
+type Bitrate struct {
+	Participant int64 // that one participant publishes
+	Server      int64 // that is sent to all participants together
+}
+
+// MatrixRoom is a Matrix room whose calls differ from the others.
+type MatrixRoom struct {
+	Room          string // its id
+	PublishRemote bool   // users of other homeservers may publish in them
+	RoomLimits           // in place of those for every room, where set
 }
 
 // Homeserver is a Matrix homeserver whose users may open rooms here.
@@ -84,6 +121,7 @@ type Homeserver struct {
 
 	Registrations []File // application service registrations that the homeserver has too
 	Unverified    bool   // its users are let in where nobody can tell whether they are in the Matrix room; by default they are not
+	PublishRemote bool   // users of other homeservers may publish in calls that its users hold
 }
 
 // File is one that a setting names, as it was when the configuration was loaded.

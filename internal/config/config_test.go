@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +26,9 @@ func TestDefaults(t *testing.T) {
 		Room:  Room{AutoCreate: true},
 		Keys:  map[string]string{"devkey": "secret"},
 
-		Membership: Membership{Delegate: true},
+		Membership:  Membership{Delegate: true},
+		RemoteUsers: true,
+		Limits:      Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("no configuration (-want +got):\n%s", diff)
@@ -46,7 +49,7 @@ homeservers:
   - {server_name: example.org, client_api: "https://matrix.example.org/", federation: "http://127.0.0.1:8008"}
 remote_users: subscribe
 room:
-log: {level: warn, format: json}
+log: {level: warn, format: json, identifiers: true}
 `, "CALLSERVER_MEDIA_UDP_PORT=7001", "CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_CONFIG=elsewhere", "PATH=/bin")
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +66,7 @@ log: {level: warn, format: json}
 	if diff := cmp.Diff([]Homeserver{{ServerName: "example.org", ClientAPI: "https://matrix.example.org", Federation: "http://127.0.0.1:8008"}}, c.Homeservers); diff != "" {
 		t.Errorf("homeservers (-want +got):\n%s", diff)
 	}
-	if !c.Room.AutoCreate || !c.RemoteUsers || c.Admin.Listen != "" || !c.Log.JSON || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 1 {
+	if !c.Room.AutoCreate || !c.RemoteUsers || c.Admin.Listen != "" || !c.Log.JSON || !c.Log.Identifiers || c.Log.Level.String() != "WARN" || c.Development() || len(c.Warnings) != 1 {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -83,6 +86,42 @@ func TestEnvironmentTakesListsAsYAML(t *testing.T) {
 	}
 	if len(c.Warnings) != 2 || !strings.Contains(c.Warnings[0], "CALLSERVER_PORT_7880_TCP") {
 		t.Errorf("warnings %q, want one about the unknown name, and that nobody can be verified", c.Warnings)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	c, err := load(t, `
+homeservers: [{server_name: a.org, unverified: refuse, publish: remote}, {server_name: b.org, unverified: refuse, publish: local}]
+matrix_rooms:
+  - {room: "!quiet:a.org", sources: microphone}
+  - {room: "!open:a.org", publish: remote, participants: 20}
+limits:
+  requests: {address: 0, server: 10}
+  room: {participants: 50, sources: [microphone, camera, camera]}
+  user: {rooms: 2}
+  bitrate: {participant: 2500k, server: 1.5G}
+`, "CALLSERVER_LIMITS_REQUESTS_USER=7", "CALLSERVER_REMOTE_USERS=refuse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Limits{
+		Requests:  Requests{User: 7, Server: 10},
+		Room:      RoomLimits{Participants: 50, Sources: []string{"microphone", "camera"}},
+		UserRooms: 2,
+		Bitrate:   Bitrate{Participant: 2_500_000, Server: 1_500_000_000},
+	}
+	if diff := cmp.Diff(want, c.Limits); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
+	}
+	rooms := []MatrixRoom{
+		{Room: "!quiet:a.org", RoomLimits: RoomLimits{Sources: []string{"microphone"}}},
+		{Room: "!open:a.org", PublishRemote: true, RoomLimits: RoomLimits{Participants: 20}},
+	}
+	if diff := cmp.Diff(rooms, c.MatrixRooms); diff != "" {
+		t.Errorf("matrix_rooms (-want +got):\n%s", diff)
+	}
+	if !c.Homeservers[0].PublishRemote || c.Homeservers[1].PublishRemote || c.RemoteUsers {
+		t.Errorf("homeservers %+v, remote users %v", c.Homeservers, c.RemoteUsers)
 	}
 }
 
@@ -127,6 +166,13 @@ func TestProblems(t *testing.T) {
 		{"CA without certificates", "federation_ca_file: keys.yaml", nil, []string{`federation_ca_file: keys.yaml holds no certificate`}},
 		{"words", "room: {auto_create: maybe}\nremote_users: all\nlog: {level: loud, format: xml}", nil, []string{
 			`log.format: "xml" is not a format`, `log.level: "loud" is not a level`, `remote_users: "all" is not a policy`, `room.auto_create: "maybe" is neither yes nor no`}},
+		{"limits", "limits: {requests: {user: many}, room: {participants: -1, sources: []}, bitrate: {participant: fast}, user: 3}", nil, []string{
+			`limits.bitrate.participant: "fast" is not a bit rate`, `limits.requests.user: "many" is not a number`,
+			`limits.room.participants: "-1" is not a number`, `limits.room.sources: is empty`, `limits.user: is a section, not a value`}},
+		{"matrix rooms", "matrix_rooms: [{room: '#a:b.org'}, {room: '!a:b.org', publish: all, sorces: [x]}, {room: '!a:b.org', sources: [voice]}, 5]", nil, []string{
+			`matrix_rooms[0].room: "#a:b.org" is not the id of a Matrix room`, `matrix_rooms[1].publish: "all" is not a policy`,
+			`matrix_rooms[1].sorces: no such setting - did you mean matrix_rooms[1].sources?`,
+			`matrix_rooms[2].room: !a:b.org is listed twice`, `matrix_rooms[2].sources: "voice" cannot be published`, `matrix_rooms[3]: is not a room`}},
 		{"by environment", "", []string{"CALLSERVER_MEDIA_UDP_PORT=many", "CALLSERVER_KEYS={"}, []string{
 			`CALLSERVER_KEYS (keys): is not a YAML value`, `CALLSERVER_MEDIA_UDP_PORT (media.udp_port): many is not a port`}},
 	} {
@@ -246,7 +292,7 @@ func TestManual(t *testing.T) {
 			t.Errorf("%s with every setting: %s", manual, line)
 		}
 	}
-	for _, key := range append(Keys(), HomeserverKeys()...) {
+	for _, key := range slices.Concat(Keys(), HomeserverKeys(), MatrixRoomKeys()) {
 		if !regexp.MustCompile(`(?m)^[ -]*` + last(key) + `:`).MatchString(full) {
 			t.Errorf("%s does not mention %s", manual, key)
 		}

@@ -29,6 +29,7 @@ type setting struct {
 var settings = []setting{
 	{"log.level", true, "info", logLevel},
 	{"log.format", true, "text", logFormat},
+	{"log.identifiers", true, "false", boolean(func(c *Config) *bool { return &c.Log.Identifiers })},
 	{"http.listen", true, "127.0.0.1:7880", listen(func(c *Config) *string { return &c.HTTP.Listen }, false)},
 	{"http.public_url", true, "https://call.example.org", publicURL},
 	{"admin.listen", true, "127.0.0.1:7980", listen(func(c *Config) *string { return &c.Admin.Listen }, true)},
@@ -38,7 +39,16 @@ var settings = []setting{
 	{"keys", false, "{my-key: a-long-random-secret}", keys},
 	{"keys_file", true, "keys.yaml", keysFile},
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
-	{"remote_users", true, "refuse", remoteUsers},
+	{"remote_users", true, "subscribe", remoteUsers},
+	{"matrix_rooms", false, "[{room: \"!id:example.org\", sources: [microphone]}]", matrixRooms},
+	{"limits.requests.address", true, "3000", count(func(c *Config) *int { return &c.Limits.Requests.Address })},
+	{"limits.requests.user", true, "120", count(func(c *Config) *int { return &c.Limits.Requests.User })},
+	{"limits.requests.server", true, "6000", count(func(c *Config) *int { return &c.Limits.Requests.Server })},
+	{"limits.room.participants", true, "50", count(func(c *Config) *int { return &c.Limits.Room.Participants })},
+	{"limits.room.sources", false, "[microphone, camera]", sources(func(c *Config) *[]string { return &c.Limits.Room.Sources })},
+	{"limits.user.rooms", true, "3", count(func(c *Config) *int { return &c.Limits.UserRooms })},
+	{"limits.bitrate.participant", true, "4M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Participant })},
+	{"limits.bitrate.server", true, "800M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Server })},
 	{"federation_ca_file", true, "ca.pem", federationCA},
 	{"federation_private_networks", false, "[10.0.0.0/8]", privateNetworks},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
@@ -52,6 +62,8 @@ func defaults(c *Config) {
 	c.Media.UDPPort, c.Media.TCPPort = 7881, 7881
 	c.Keys = map[string]string{}
 	c.Membership.Delegate = true
+	c.RemoteUsers = true
+	c.Limits.Requests = Requests{Address: 3000, User: 120, Server: 6000}
 }
 
 // Keys lists every setting, in the order of the manual.
@@ -67,8 +79,10 @@ func Keys() []string {
 func sections() []string {
 	var names []string
 	for _, s := range settings {
-		if section, _, nested := strings.Cut(s.key, "."); nested && !slices.Contains(names, section) {
-			names = append(names, section)
+		for i, c := range s.key {
+			if c == '.' && !slices.Contains(names, s.key[:i]) {
+				names = append(names, s.key[:i])
+			}
 		}
 	}
 	return names
@@ -248,7 +262,7 @@ func homeservers(l *loader, key string, v any) {
 
 // HomeserverKeys lists the settings of one entry of homeservers.
 func HomeserverKeys() []string {
-	return []string{"server_name", "client_api", "federation", "registration", "unverified"}
+	return []string{"server_name", "client_api", "federation", "registration", "unverified", "publish"}
 }
 
 func (l *loader) homeserver(at string, fields map[string]any) {
@@ -277,6 +291,8 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			if value != "allow" && value != "refuse" {
 				l.problem(key, fmt.Sprintf("%q is not a policy", fmt.Sprint(value)), "use refuse or allow")
 			}
+		case "publish":
+			h.PublishRemote = l.publish(key, value)
 		default:
 			fix := "an entry has " + strings.Join(HomeserverKeys(), ", ")
 			if s := suggest(name, HomeserverKeys()); s != "" {

@@ -147,6 +147,18 @@ type Member struct {
 	AutoSubscribe  bool // subscribe to every track without being asked
 	AdaptiveStream bool // video starts at the lowest layer; the client asks for more
 	CreateRoom     bool // the grant lets it create the room
+
+	// Owner is who it is over several identities: devices of one user, or one device under two names. They count as one
+	// person towards the limit of the room. Empty: the identity.
+	Owner string
+}
+
+// person is who counts towards the limit of a room.
+func (m *Member) person() string {
+	if m.Owner != "" {
+		return m.Owner
+	}
+	return string(m.Identity)
 }
 
 // standard reports whether the member keeps a room open and counts towards its limit: all but agents, egress and recorders.

@@ -9,6 +9,9 @@ import (
 // supersedes is the protocol version from which clients key participants by identity and follow a changed sid by themselves.
 const supersedes = 12
 
+// maxIdentities is how many identities of one person may be in a room with a limit: a few devices, each for a moment twice.
+const maxIdentities = 8
+
 // join adds a member. It fails with errRoomClosed if the room ended meanwhile.
 func (rm *room) join(m Member, now time.Time) (*Participant, error) {
 	b := batch{now: now}
@@ -61,10 +64,21 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 	return p, nil
 }
 
-// fullLocked reports whether the room has no place for a member. Who is in already takes over its own place.
+// fullLocked reports whether the room has no place for a member. Who is in already takes over its own place, and further
+// identities of somebody who is in need none, up to a few: what clients say of their devices proves nothing.
 func (rm *room) fullLocked(m Member) bool {
 	limit := rm.options.MaxParticipants
-	return limit > 0 && m.standard() && rm.byIdentity[m.Identity] == nil && rm.standardLocked() >= limit
+	if limit == 0 || !m.standard() || rm.byIdentity[m.Identity] != nil {
+		return false
+	}
+	people := map[string]int{}
+	for _, p := range rm.members {
+		if p.member.standard() {
+			people[p.member.person()]++
+		}
+	}
+	own := people[m.person()]
+	return own == 0 && len(people) >= limit || own >= maxIdentities
 }
 
 // Leave ends the session, its tracks and its subscriptions. Leaving twice is fine.

@@ -14,7 +14,7 @@ type Options struct {
 	EmptyTimeout     time.Duration // of a room that nobody joined [5 min]
 	DepartureTimeout time.Duration // of a room that everybody left [20 s]
 	JoinTimeout      time.Duration // until Active [60 s]
-	MaxParticipants  int           // per room; 0 = no limit
+	MaxParticipants  int           // people per room; 0 = no limit
 	EnabledCodecs    []string      // mime types that may be published, preferred first [DefaultCodecs]
 	RemoteUnmute     bool          // the server API may unmute a participant's track
 }

@@ -29,6 +29,7 @@ type Options struct {
 	Logger     *slog.Logger // nil: none
 
 	Revocations *token.Revocations // tokens that no longer let anybody in; nil: none
+	UserRooms   int                // rooms that one user of our own authoriser may be in at once; 0: no limit
 	Watcher     Watcher            // hears who comes and goes; nil: nobody does
 }
 
@@ -59,6 +60,7 @@ type Server struct {
 	secret [32]byte // makes up what must be random per room
 
 	revocations *token.Revocations
+	userRooms   int
 	watcher     Watcher
 	sessions    registry
 }
@@ -68,7 +70,7 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations}
+	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations, userRooms: o.UserRooms}
 	if s.watcher = o.Watcher; s.watcher == nil {
 		s.watcher = nobody{}
 	}
@@ -115,14 +117,28 @@ type PeerOptions struct {
 
 // Check reports whether Join would be refused, as an *Error, without joining.
 func (s *Server) Check(g token.Grant) error {
-	if s.revocations.Revoked(g.Origin) {
-		return errRevoked
+	if err := s.checkUser(g); err != nil {
+		return err
 	}
 	if err := s.rooms.Check(sfu.RoomID(g.Room), member(g, PeerOptions{})); err != nil {
 		return refusal(err)
 	}
 	return nil
 }
+
+// checkUser refuses who lost the place, and who is in as many calls as allowed.
+func (s *Server) checkUser(g token.Grant) error {
+	switch {
+	case s.Revoked(g):
+		return errRevoked
+	case s.userRooms > 0 && s.sessions.roomsBeside(g) >= s.userRooms:
+		return errTooManyRooms
+	}
+	return nil
+}
+
+// Revoked reports whether the bearer of a grant has lost the place that its token was issued for.
+func (s *Server) Revoked(g token.Grant) bool { return s.revocations.Revoked(g.Origin) }
 
 // Join makes a session for the bearer of a grant. A refusal is an *Error. The caller ends the session with Leave.
 func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Session, error) {
@@ -166,14 +182,17 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 		s.watcher.Left(g, sess.sid, why)
 	}
 	s.watcher.Joined(g, sess.sid)
-	if s.revocations.Revoked(g.Origin) { // since the first check, and perhaps before Evict could see the session
+	if err := s.checkUser(g); err != nil { // since the first check, and perhaps before others could see the session
 		sess.Leave(sfu.ParticipantRemoved)
-		return nil, errRevoked
+		return nil, err
 	}
 	return sess, nil
 }
 
-var errRevoked = &Error{Code: NotAllowed, Text: "the token has been revoked"}
+var (
+	errRevoked      = &Error{Code: NotAllowed, Text: "the token has been revoked"}
+	errTooManyRooms = &Error{Code: Unavailable, Text: "you are in too many calls"}
+)
 
 // refusal turns an error of the rooms into one for the client; nil stays nil.
 func refusal(err error) error {
@@ -201,6 +220,7 @@ func member(g token.Grant, o PeerOptions) sfu.Member {
 		AutoSubscribe:  o.AutoSubscribe,
 		AdaptiveStream: o.AdaptiveStream,
 		CreateRoom:     g.CanCreateRoom(),
+		Owner:          g.Origin.User,
 	}
 	if o.Metadata != "" {
 		m.Metadata = o.Metadata

@@ -51,7 +51,7 @@ type server struct {
 
 // newServer wires the parts and opens every socket, or none.
 func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
-	s := &server{log: log, telemetry: telemetry.New(version()), rooms: sfu.New(sfu.Options{AutoCreate: c.Room.AutoCreate})}
+	s := &server{log: log, telemetry: telemetry.New(version()), rooms: sfu.New(roomOptions(c))}
 	defer func() {
 		if err != nil {
 			_ = s.close(context.Background()) // the first error says more
@@ -77,7 +77,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	if err = s.openLeaves(c); err != nil {
 		return nil, err
 	}
-	sessions := signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations}
+	sessions := signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, UserRooms: c.Limits.UserRooms}
 	if s.leaves != nil {
 		sessions.Watcher = watcher{s.leaves}
 	}
@@ -126,8 +126,14 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 	}
 	for i, h := range c.Homeservers {
 		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver{
-			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Connection: s.matrix[i], Unverified: h.Unverified,
+			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Connection: s.matrix[i],
+			Unverified: h.Unverified, PublishRemote: h.PublishRemote,
 		})
+	}
+	o.EveryRoom = roomPolicy(config.MatrixRoom{RoomLimits: c.Limits.Room})
+	o.MatrixRooms = make(map[string]matrixrtc.RoomPolicy, len(c.MatrixRooms))
+	for _, r := range c.MatrixRooms {
+		o.MatrixRooms[r.Room] = roomPolicy(r)
 	}
 	if c.RemoteUsers {
 		o.Remote = matrixrtc.RemoteSubscribe
@@ -144,9 +150,17 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 // roomMaker lets the authoriser open rooms.
 type roomMaker struct{ rooms *sfu.Rooms }
 
-func (m roomMaker) CreateRoom(name string, empty, departure time.Duration) error {
-	m.rooms.Create(sfu.RoomID(name), sfu.RoomOptions{EmptyTimeout: empty, DepartureTimeout: departure}, time.Now())
+func (m roomMaker) CreateRoom(name string, o sfu.RoomOptions) error {
+	m.rooms.Create(sfu.RoomID(name), o, time.Now())
 	return nil
+}
+
+func roomOptions(c *config.Config) sfu.Options {
+	return sfu.Options{AutoCreate: c.Room.AutoCreate, MaxParticipants: c.Limits.Room.Participants}
+}
+
+func roomPolicy(r config.MatrixRoom) matrixrtc.RoomPolicy {
+	return matrixrtc.RoomPolicy{PublishRemote: r.PublishRemote, Sources: r.Sources, Participants: r.Participants}
 }
 
 // pageTokenLife is how long a token of the page may be used to join; connected clients get fresh ones.

@@ -11,6 +11,7 @@ import (
 type refusal struct {
 	status int
 	code   string        // Matrix errcode
+	reason reason        // for the operator's statistics; "" means that the errcode says it
 	text   string        // for the person on the call
 	err    error         // for the operator; nil if the text says it all
 	retry  time.Duration // only with 429

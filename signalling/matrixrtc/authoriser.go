@@ -10,6 +10,10 @@
 // names, unless Options.Remote is [RemoteSubscribe]: then it gets a token that subscribes only and creates no room,
 // which is what members of a call on several servers need from the servers of the others.
 //
+// What a token allows is decided in one place, policy.decide: users of other homeservers publish only where the operator
+// says so (publish: remote), rooms may be kept to a microphone, and whose power in the Matrix room suffices to kick may
+// mute and remove others and end the call (roomAdmin).
+//
 // Whoever it is must be joined to the Matrix room. That is asked of the homeservers by what they allow this program:
 // MSC4502, the user's own eyes through a wide registration, the sender of the narrow one where it is in the room, the
 // eyes of a local user who is in the call. The first that can see decides. Where none can, the user is refused, unless
@@ -44,15 +48,16 @@ import (
 	mautrix "maunium.net/go/mautrix/federation"
 
 	"callserver/internal/expiring"
+	"callserver/sfu"
 	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/token"
 )
 
-// What the reference service asks of its media server for each room, and for how long its tokens live.
+// What clients expect of rooms, and for how long a token lives. Clients in a call get new ones every five minutes.
 const (
-	TokenLife        = time.Hour
+	TokenLife        = 10 * time.Minute
 	EmptyTimeout     = 300 * time.Second // until a created room that nobody entered is gone
 	DepartureTimeout = 20 * time.Second  // until a room that everybody left is gone
 )
@@ -63,7 +68,7 @@ const maxTold = 1024
 // Rooms is where rooms are created for users with full access.
 type Rooms interface {
 	// CreateRoom makes sure that the room exists. It is called again for rooms that do.
-	CreateRoom(name string, empty, departure time.Duration) error
+	CreateRoom(name string, o sfu.RoomOptions) error
 }
 
 // A Homeserver is one whose users have full access.
@@ -73,15 +78,9 @@ type Homeserver struct {
 
 	Connection *homeserver.Homeserver // what may be asked there; nil means nothing
 	Unverified bool                   // its users are let in where nobody can tell whether they are in the Matrix room
+
+	PublishRemote bool // users of other homeservers publish in calls that its users hold
 }
-
-// Remote says what users of other homeservers get.
-type Remote uint8
-
-const (
-	RemoteRefuse    Remote = iota // nothing
-	RemoteSubscribe               // a token that subscribes only and creates no room
-)
 
 // Options of an Authoriser. Keys, Rooms and Directory are required.
 type Options struct {
@@ -91,9 +90,11 @@ type Options struct {
 	Directory   *federation.Directory // asks homeservers whose OpenID token one is; its owner closes it
 	Homeservers []Homeserver
 	Remote      Remote
-	Sessions    Sessions           // the running calls; nil means that nobody is ever in one
-	Revocations *token.Revocations // shared with whoever checks tokens; nil means that nobody does
-	Leaves      *leave.Keeper      // takes over delayed leaves; nil means that nobody does
+	EveryRoom   RoomPolicy            // of Matrix rooms that are not in MatrixRooms, and where an entry leaves something out
+	MatrixRooms map[string]RoomPolicy // by Matrix room id
+	Sessions    Sessions              // the running calls; nil means that nobody is ever in one
+	Revocations *token.Revocations    // shared with whoever checks tokens; nil means that nobody does
+	Leaves      *leave.Keeper         // takes over delayed leaves; nil means that nobody does
 
 	// Where clients find the media server and this service. Empty means derived from the host the client asked,
 	// which is for development: clients tell servers apart by the exact text of these URLs.
@@ -112,6 +113,7 @@ type Authoriser struct {
 	options     Options
 	homeservers map[string]Homeserver // by server name
 	names       []string              // their names in the configured order
+	policy      policy
 	members     *members
 	expected    *expiring.Map[string, string] // by call: a local user who is about to connect
 	limiter     *limiter
@@ -143,6 +145,7 @@ func New(o Options) (*Authoriser, error) {
 		a.options.ClientAddr = peerAddr
 	}
 	a.setMembers()
+	a.policy = policy{homeservers: a.homeservers, remote: o.Remote, every: o.EveryRoom, rooms: o.MatrixRooms}
 	a.limiter = newLimiter()
 	a.told = expiring.New[[2]string, struct{}](maxTold)
 	return a, nil

@@ -7,8 +7,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
+	"callserver/sfu"
 	"callserver/signalling/federation"
 	"callserver/signalling/token"
 )
@@ -60,8 +60,8 @@ func TestSigningKey(t *testing.T) {
 
 type logRooms struct{}
 
-func (logRooms) CreateRoom(name string, empty, departure time.Duration) error {
-	fmt.Println("create", name, empty, departure)
+func (logRooms) CreateRoom(name string, o sfu.RoomOptions) error {
+	fmt.Println("create", name, o.EmptyTimeout, o.DepartureTimeout)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/sfu"
 	"callserver/signalling/federation"
 	"callserver/signalling/token"
 )
@@ -27,10 +28,10 @@ type rooms struct {
 	created []string
 }
 
-func (r *rooms) CreateRoom(name string, empty, departure time.Duration) error {
+func (r *rooms) CreateRoom(name string, o sfu.RoomOptions) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if empty != 300*time.Second || departure != 20*time.Second {
+	if o.EmptyTimeout != 300*time.Second || o.DepartureTimeout != 20*time.Second {
 		panic("room created with other time-outs")
 	}
 	if r.fail == nil {
@@ -50,6 +51,13 @@ type calls struct {
 	mu      sync.Mutex
 	origins []token.Origin
 	evicted []string
+	refuse  error // to whoever asks for a place
+}
+
+func (c *calls) Check(token.Grant) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refuse
 }
 
 // hold puts a user into the call of the requests of these tests.

@@ -56,7 +56,7 @@ func (a *Authoriser) proveByOpenID(r *http.Request, q *request, now time.Time) (
 func (a *Authoriser) welcome(server string, now time.Time) error {
 	if _, full := a.homeservers[server]; !full && a.options.Remote != RemoteSubscribe {
 		a.tell(now, "user of an unlisted homeserver refused", server, nil)
-		return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", text: "Users of your homeserver may not use this server"}
+		return refuseUnlisted()
 	}
 	return nil
 }

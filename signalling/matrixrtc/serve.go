@@ -8,9 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"callserver/signalling/matrixrtc/member"
-	"callserver/signalling/token"
 )
 
 // maxBody is the longest request body, in bytes.
@@ -149,28 +146,6 @@ func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, d door) (q *
 // enter decides what a proven user gets. It is the same for every generation of clients.
 func (a *Authoriser) enter(ctx context.Context, q *request, p proof, now time.Time) (admission, error) {
 	return a.admit(ctx, q, p.user, now)
-}
-
-// issue mints the token of an admitted user, and creates its room if it may.
-func (a *Authoriser) issue(q *request, who admission) (string, error) {
-	g := token.Join(member.RoomName(q.room, q.slot), q.identity(who.user))
-	g.FullAccess = who.full
-	g.CanPublish, g.CanPublishData = who.full, who.full
-	g.Origin = token.Origin{User: who.user, Conversation: q.room, Device: q.device, Member: q.member, Verified: who.verified}
-	raw, err := a.options.Keys.Mint(a.options.Key, g, TokenLife, a.options.Now())
-	if err != nil {
-		return "", err
-	}
-	if !who.full {
-		a.counters.restricted.Add(1)
-		return raw, nil
-	}
-	if err := a.options.Rooms.CreateRoom(g.Room, EmptyTimeout, DepartureTimeout); err != nil {
-		a.counters.roomFailures.Add(1)
-		return "", err
-	}
-	a.counters.tokens.Add(1)
-	return raw, nil
 }
 
 func bodyRefusal(err error) error {

@@ -33,6 +33,7 @@ type own struct {
 	Device       string `json:"device,omitempty"`
 	Member       string `json:"member,omitempty"`
 	Verified     int64  `json:"verified,omitempty"` // ms since 1970
+	Assumed      bool   `json:"assumed,omitempty"`
 }
 
 func (o *own) origin() Origin {
@@ -41,6 +42,7 @@ func (o *own) origin() Origin {
 	}
 	return Origin{
 		User: o.User, Conversation: o.Conversation, Device: o.Device, Member: o.Member, Verified: time.UnixMilli(o.Verified),
+		Assumed: o.Assumed,
 	}
 }
 
@@ -151,7 +153,7 @@ func claimsOf(g Grant) *claims {
 	if g.Origin.User != "" {
 		o := g.Origin
 		c.Own.User, c.Own.Conversation, c.Own.Device, c.Own.Member = o.User, o.Conversation, o.Device, o.Member
-		c.Own.Verified = o.Verified.UnixMilli()
+		c.Own.Verified, c.Own.Assumed = o.Verified.UnixMilli(), o.Assumed
 	}
 	return c
 }

@@ -48,6 +48,7 @@ type Origin struct {
 	Device       string    // as the client claims; empty if it named none
 	Member       string    // id of the membership, as the client chose it; empty if it named none
 	Verified     time.Time // in milliseconds
+	Assumed      bool      // nobody could verify it, and the operator lets such users in
 }
 
 // Permission is what the bearer may do once it is in the room. The zero value allows nothing.

@@ -61,7 +61,7 @@ func TestOriginTravels(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	g := Join("room", "alice")
 	g.Origin = Origin{
-		User: "@alice:example.org", Conversation: "!room:example.org", Device: "D", Member: "m1", Verified: now.Add(-123 * time.Millisecond),
+		User: "@alice:example.org", Conversation: "!room:example.org", Device: "D", Member: "m1", Assumed: true, Verified: now.Add(-123 * time.Millisecond),
 	}
 	for _, full := range []bool{false, true} {
 		g.FullAccess = full

@@ -23,7 +23,7 @@ func (s serveCmd) Run(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	log := telemetry.Logger(cmd.stderr, conf.Log.Level, conf.Log.JSON)
+	log := telemetry.Logger(cmd.stderr, telemetry.LogOptions{Level: conf.Log.Level, JSON: conf.Log.JSON, Identifiers: conf.Log.Identifiers})
 	srv, err := newServer(conf, log)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ package telemetry
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/pprof"
 	"sync"
@@ -135,13 +134,4 @@ func (t *Telemetry) Handler() http.Handler {
 		_, _ = io.WriteString(w, "callserver admin: /metrics /healthz /debug/pprof/\n")
 	})
 	return mux
-}
-
-// Logger writes what is at least as important as level to w, a line each.
-func Logger(w io.Writer, level slog.Level, json bool) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if json {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
 }

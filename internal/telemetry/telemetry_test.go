@@ -65,9 +65,9 @@ func TestAdminPages(t *testing.T) {
 
 func TestLogger(t *testing.T) {
 	var text, json bytes.Buffer
-	Logger(&text, slog.LevelWarn, false).Info("quiet")
-	Logger(&text, slog.LevelWarn, false).Warn("loud", "room", "r")
-	Logger(&json, slog.LevelInfo, true).Info("said")
+	Logger(&text, LogOptions{Level: slog.LevelWarn}).Info("quiet")
+	Logger(&text, LogOptions{Level: slog.LevelWarn}).Warn("loud", "room", "r")
+	Logger(&json, LogOptions{JSON: true}).Info("said")
 	if got := text.String(); strings.Contains(got, "quiet") || !strings.Contains(got, "level=WARN msg=loud room=r") {
 		t.Errorf("text: %q", got)
 	}

@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -277,6 +278,45 @@ func TestResync(t *testing.T) {
 			if p.SID == carol.SID() {
 				t.Errorf("the former session of carol is told after her new one: %+v", p)
 			}
+		}
+	}
+}
+
+// Devices of one user, and the two names of one device, are one person towards the limit of a room; a few of them.
+func TestPeopleFillRooms(t *testing.T) {
+	r := New(Options{AutoCreate: true, MaxParticipants: 2})
+	join := func(identity, owner string) error {
+		m := Member{Identity: Identity(identity), Owner: owner}
+		checked := r.Check("room", m)
+		_, err := r.Join("room", m, time.Unix(1_700_000_000, 0))
+		if !errors.Is(checked, err) {
+			t.Errorf("%s: check says %v, joining %v", identity, checked, err)
+		}
+		return err
+	}
+	for _, step := range []struct {
+		identity, owner string
+		want            error
+	}{
+		{"alice:1", "alice", nil},
+		{"hash", "alice", nil},
+		{"bob", "", nil},
+		{"carol:1", "carol", ErrRoomFull},
+		{"alice:2", "alice", nil},
+		{"bob", "", nil}, // takes its own place over
+		{"bob", "carol", nil},
+		{"dave", "", ErrRoomFull},
+	} {
+		if err := join(step.identity, step.owner); !errors.Is(err, step.want) || (err == nil) != (step.want == nil) {
+			t.Errorf("%s of %q: %v, want %v", step.identity, step.owner, err, step.want)
+		}
+	}
+	for i := 3; ; i++ {
+		if err := join(fmt.Sprint("alice:", i), "alice"); err != nil {
+			if i != maxIdentities {
+				t.Errorf("identity %d of one person is refused, want %d", i, maxIdentities)
+			}
+			break
 		}
 	}
 }

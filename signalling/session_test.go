@@ -134,3 +134,50 @@ func TestMember(t *testing.T) {
 		t.Error("a list of unknown sources allows all")
 	}
 }
+
+// A user is in as many calls as allowed, whichever device; tokens that name no user are not counted.
+func TestCallsOfOneUser(t *testing.T) {
+	engine, err := rtc.New(rtc.Options{TCPPort: -1, Loopback: true, Listen: []netip.Addr{netip.MustParseAddr("127.0.0.1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = engine.Close() })
+	s := New(Options{Rooms: sfu.New(sfu.Options{AutoCreate: true}), Engine: engine, UserRooms: 2})
+	grant := func(room, identity, user string) token.Grant {
+		g := token.Join(room, identity)
+		g.Origin = token.Origin{User: user, Conversation: "!" + room, Verified: time.Now()}
+		return g
+	}
+	join := func(g token.Grant) (*Session, Code, bool) {
+		checked := s.Check(g)
+		sess, err := s.Join(t.Context(), g, PeerOptions{})
+		if (checked == nil) != (err == nil) {
+			t.Errorf("%s in %s: check says %v, joining %v", g.Identity, g.Room, checked, err)
+		}
+		var refusal *Error
+		if errors.As(err, &refusal) {
+			return nil, refusal.Code, false
+		}
+		t.Cleanup(func() { sess.Leave(sfu.ClientInitiated) })
+		return sess, 0, true
+	}
+	first, _, _ := join(grant("one", "alice:1", "@alice"))
+	for _, step := range []struct {
+		g  token.Grant
+		ok bool
+	}{
+		{grant("two", "alice:1", "@alice"), true},
+		{grant("one", "alice:2", "@alice"), true},
+		{grant("three", "alice:1", "@alice"), false},
+		{grant("three", "bob:1", "@bob"), true},
+		{token.Join("three", "alice:1"), true},
+	} {
+		if _, code, ok := join(step.g); ok != step.ok || !ok && code != Unavailable {
+			t.Errorf("%s in %s: admitted %v (%v), want %v", step.g.Identity, step.g.Room, ok, code, step.ok)
+		}
+	}
+	first.Leave(sfu.ClientInitiated)
+	if _, _, ok := join(grant("three", "alice:3", "@alice")); ok {
+		t.Error("a device that stays does not count any more")
+	}
+}

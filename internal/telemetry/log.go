@@ -51,7 +51,7 @@ var (
 	hashed = regexp.MustCompile(`!?[A-Za-z0-9+/_\-]{43,}`)
 	// What may be an address, with or without a port.
 	addresses = regexp.MustCompile(`\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:%\w+)?(?:\](?::\d+)?)?|\b\d{1,3}(?:\.\d{1,3}){3}\b(?::\d+)?`)
-	secret = regexp.MustCompile(`((?:access_token|join_request|as_token|hs_token)=)[^&\s"']*|(Bearer )[^\s"']+`)
+	secret    = regexp.MustCompile(`((?:access_token|join_request|as_token|hs_token)=)[^&\s"']*|(Bearer )[^\s"']+`)
 )
 
 // blank takes the tokens out of an attribute.

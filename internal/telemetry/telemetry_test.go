@@ -1,9 +1,7 @@
 package telemetry
 
 import (
-	"bytes"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -60,18 +58,5 @@ func TestAdminPages(t *testing.T) {
 		if code, _ := get(t, h, path); code != want {
 			t.Errorf("%s: got %d, want %d", path, code, want)
 		}
-	}
-}
-
-func TestLogger(t *testing.T) {
-	var text, json bytes.Buffer
-	Logger(&text, LogOptions{Level: slog.LevelWarn}).Info("quiet")
-	Logger(&text, LogOptions{Level: slog.LevelWarn}).Warn("loud", "room", "r")
-	Logger(&json, LogOptions{JSON: true}).Info("said")
-	if got := text.String(); strings.Contains(got, "quiet") || !strings.Contains(got, "level=WARN msg=loud room=r") {
-		t.Errorf("text: %q", got)
-	}
-	if !strings.Contains(json.String(), `"msg":"said"`) {
-		t.Errorf("json: %q", json.String())
 	}
 }

@@ -26,6 +26,7 @@ type rooms struct {
 
 	mu      sync.Mutex
 	created []string
+	sizes   []int // participants they may have
 }
 
 func (r *rooms) CreateRoom(name string, o sfu.RoomOptions) error {
@@ -36,6 +37,7 @@ func (r *rooms) CreateRoom(name string, o sfu.RoomOptions) error {
 	}
 	if r.fail == nil {
 		r.created = append(r.created, name)
+		r.sizes = append(r.sizes, o.MaxParticipants)
 	}
 	return r.fail
 }

@@ -180,9 +180,13 @@ func TestUnusualUser(t *testing.T) {
 
 func TestRemoteUsersSubscribeOnly(t *testing.T) {
 	remote := &vouching{users: map[string]string{}}
-	w := newWorld(t, func(o *Options) { o.Remote = RemoteSubscribe })
+	m := &matrix{query: true, members: map[string]string{}}
+	_, connect := withMatrix(t, m, narrow())
+	w := newWorld(t, func(o *Options) { connect(o); o.Remote = RemoteSubscribe })
+	w.now = time.Now()
 	name := w.another(t, remote)
 	remote.users["R"] = "@rob:" + name
+	m.set(func() { m.members["@rob:"+name] = "join" })
 	ask := func() *httptest.ResponseRecorder { return w.do(t, "POST", "/sfu/get", bodyFor(name, "R")) }
 	expect(t, ask(), 403, "M_FORBIDDEN") // nobody of ours is in the call
 	w.calls.hold("@rob:" + name)

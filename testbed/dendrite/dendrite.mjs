@@ -26,15 +26,15 @@ export async function prepare() {
 
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
- * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], log: string}} options
+ * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, log: string}} options
  *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
- *   application services
+ *   application services; additions: what an operator of callserver adds to the configuration, in place of registrations
  */
-export async function start({ directory, port, serverName, secret, registrations, log }) {
+export async function start({ directory, port, serverName, secret, registrations, additions, log }) {
   const bin = await programs();
   await run([join(bin, "generate-keys"), "--private-key", join(directory, "matrix_key.pem")]);
   const file = join(directory, "dendrite.yaml");
-  await writeFile(file, configuration({ directory, serverName, secret, registrations }));
+  await writeFile(file, configuration({ directory, serverName, secret, registrations, additions }));
   const server = new Process(
     "dendrite",
     [join(bin, "dendrite"), "--config", file, "--http-bind-address", `127.0.0.1:${port}`],
@@ -44,7 +44,7 @@ export async function start({ directory, port, serverName, secret, registrations
   return server;
 }
 
-function configuration({ directory, serverName, secret, registrations }) {
+function configuration({ directory, serverName, secret, registrations, additions }) {
   const database = (name) => `{connection_string: "file:${directory}/${name}.db"}`;
   return `version: 2
 global:
@@ -57,7 +57,8 @@ client_api:
   guests_disabled: true
   registration_shared_secret: "${secret}"
   rate_limiting: {enabled: false}
-app_service_api: {database: ${database("appservice")}, config_files: ${JSON.stringify(registrations)}}
+${additions ?? `app_service_api:\n  config_files: ${JSON.stringify(registrations)}`}
+  database: ${database("appservice")}
 federation_api: {database: ${database("federation")}, disable_tls_validation: false}
 key_server: {database: ${database("keyserver")}}
 media_api: {base_path: "${directory}/media", database: ${database("media")}}

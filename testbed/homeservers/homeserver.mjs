@@ -112,10 +112,10 @@ export class Homeserver {
 
   /**
    * Starts the front and the homeserver; callserver need not run yet.
-   * @param {{directory: string, logs: string, callserver: string, registrations?: string[]}} options
-   *   callserver: its base URL; registrations: files of application services
+   * @param {{directory: string, logs: string, callserver: string, registrations?: string[], additions?: string}} options
+   *   callserver: its base URL; registrations: files of application services; additions: lines of configuration in their place
    */
-  async start({ directory, logs, callserver, registrations = [] }) {
+  async start({ directory, logs, callserver, registrations = [], additions }) {
     this.authority = join(directory, "ca.pem");
     const front = new Process(
       "front",
@@ -139,6 +139,7 @@ export class Homeserver {
         serverName: this.name,
         secret: this.#secret,
         registrations,
+        additions,
         log: join(logs, `${this.kind}.log`),
       }),
     );

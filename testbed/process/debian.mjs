@@ -1,6 +1,8 @@
 // What the testbed needs of the system, installed from Debian where it is
 // missing and we may; otherwise the error is the command to run.
-import { say } from "./cache.mjs";
+import { join } from "node:path";
+
+import { cached, say } from "./cache.mjs";
 import { run } from "./process.mjs";
 
 /**
@@ -20,4 +22,24 @@ export async function debianPackage(name, proof) {
   await run(["apt-get", "update"], { env });
   await run(["apt-get", "install", "--yes", "--no-install-recommends", name], { env });
   await run(proof);
+}
+
+/**
+ * Returns a server program of a Debian package, unpacked into the cache: an installed package would start it.
+ * @param {string} name the Debian package
+ * @param {string} path of the program in the package
+ * @param {string[]} proof arguments with which the program ends well
+ */
+export async function debianProgram(name, path, proof) {
+  const directory = await cached(name, [import.meta.filename], async (directory) => {
+    const download = () => run(["apt-get", "download", name], { cwd: directory });
+    await download().catch(async () => {
+      await run(["apt-get", "update"]); // the lists are not there, or too old
+      await download();
+    });
+    await run(["sh", "-ec", "dpkg-deb -x *.deb . && rm *.deb"], { cwd: directory });
+  });
+  const program = join(directory, path);
+  await run([program, ...proof]);
+  return program;
 }

@@ -1,6 +1,6 @@
 // A Directory knows other homeservers as servers know each other: where they are, and for whom they vouch. Package
-// federation owns their discovery, the guard that keeps requests for strangers out of private networks, and the proof of
-// users by OpenID tokens. It never knows of rooms or calls, and never logs or stores a token.
+// federation owns their discovery, the guard that keeps requests for strangers out of private networks, the proof of
+// users by OpenID tokens, and the signatures under requests between servers. It never knows of rooms or calls, and never logs or stores a token.
 //
 // # Private addresses
 //
@@ -64,17 +64,19 @@ type Directory struct {
 	trusted, open *lane             // configured homeservers, and all others
 	timeout       time.Duration     // for everything about one token
 
-	discovery singleflight.Group
+	discovery singleflight.Group // by server name
+	fetches   singleflight.Group // of keys, by server name
 	routes    *expiring.Map[string, route]
 	refused   *expiring.Map[[sha256.Size]byte, struct{}] // by hash of server and token
 	silent    *expiring.Map[string, struct{}]            // by server name
+	keys      *expiring.Map[string, keyring]             // by server name
 
 	lookups, failures, spared atomic.Uint64
 }
 
 // Stats are the counts since the start.
 type Stats struct {
-	Lookups        uint64 // requests to homeservers about OpenID tokens
+	Lookups        uint64 // requests to homeservers about OpenID tokens and signing keys
 	LookupFailures uint64 // of these, those without a usable answer
 	LookupsSpared  uint64 // lookups not made because the same one failed moments ago
 }
@@ -89,6 +91,7 @@ func New(o Options) *Directory {
 		routes:  expiring.New[string, route](maxRoutes),
 		refused: expiring.New[[sha256.Size]byte, struct{}](maxRefused),
 		silent:  expiring.New[string, struct{}](maxRoutes),
+		keys:    expiring.New[string, keyring](maxKeys),
 	}
 	for _, s := range o.Servers {
 		s.Base = strings.TrimRight(s.Base, "/")
@@ -113,21 +116,16 @@ func (d *Directory) Stats() Stats {
 // Errors do not contain the token. Matrix server-server API, "OpenID".
 func (d *Directory) User(ctx context.Context, name, token string, now time.Time) (string, error) {
 	key := sha256.Sum256([]byte(name + "\x00" + token))
-	_, refused := d.refused.Get(key, now)
-	_, silent := d.silent.Get(name, now)
-	if refused || silent {
+	if _, refused := d.refused.Get(key, now); refused || d.isSilent(name, now) {
 		d.spared.Add(1)
 		return "", errSpared
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
 	defer cancel()
 	d.lookups.Add(1)
-	status, body, err := d.ask(ctx, name, token, now)
+	status, body, err := d.call(ctx, name, ask{method: http.MethodGet, path: pathUserInfo, query: url.Values{"access_token": {token}}}, now)
 	if err != nil {
 		d.failures.Add(1)
-		if _, configured := d.servers[name]; !configured {
-			d.silent.Put(name, struct{}{}, now, now.Add(silentLife))
-		}
 		return "", err
 	}
 	sub, err := subject(status, body, name)
@@ -146,8 +144,15 @@ func final(status int) bool {
 	return status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 }
 
-// ask fetches the user info along the configured or the discovered way.
-func (d *Directory) ask(ctx context.Context, name, token string, now time.Time) (int, []byte, error) {
+// isSilent reports whether a server could not be reached a moment ago.
+func (d *Directory) isSilent(name string, now time.Time) bool {
+	_, silent := d.silent.Get(name, now)
+	return silent
+}
+
+// call asks a homeserver along the configured or the discovered way. One that is not configured and does not answer is
+// left alone for a while.
+func (d *Directory) call(ctx context.Context, name string, a ask, now time.Time) (int, []byte, error) {
 	server, configured := d.servers[name]
 	l := d.open
 	if configured {
@@ -157,15 +162,22 @@ func (d *Directory) ask(ctx context.Context, name, token string, now time.Time) 
 		return 0, nil, err
 	}
 	defer l.leave()
-	query := url.Values{"access_token": {token}}
-	if server.Base != "" {
-		return l.get(ctx, server.Base, pathUserInfo, query, route{})
+	status, body, err := d.callOn(ctx, l, server.Base, name, a, now)
+	if err != nil && !configured && !errors.Is(ctx.Err(), context.Canceled) {
+		d.silent.Put(name, struct{}{}, now, now.Add(silentLife))
+	}
+	return status, body, err
+}
+
+func (d *Directory) callOn(ctx context.Context, l *lane, base, name string, a ask, now time.Time) (int, []byte, error) {
+	if base != "" {
+		return l.do(ctx, base, a, route{})
 	}
 	r, err := d.route(ctx, l, name, now)
 	if err != nil {
 		return 0, nil, err
 	}
-	status, body, err := l.get(ctx, "https://"+r.host, pathUserInfo, query, r)
+	status, body, err := l.do(ctx, "https://"+r.host, a, r)
 	if err != nil {
 		d.routes.Drop(name) // it may have moved
 	}

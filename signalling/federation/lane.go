@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -112,16 +113,34 @@ func (l *lane) discover(ctx context.Context, name string) (route, error) {
 	return route{host: found.HostHeader, addresses: found.IPPort}, nil
 }
 
-// get asks for a document below a base URL, along a route unless that is empty. Errors do not contain the query.
-func (l *lane) get(ctx context.Context, base, path string, query url.Values, r route) (status int, body []byte, err error) {
+// An ask is one request below a base URL.
+type ask struct {
+	method, path  string
+	query         url.Values
+	authorization string
+	body          []byte // JSON; nil for none
+}
+
+// do asks below a base URL, along a route unless that is empty. Errors do not contain the query.
+func (l *lane) do(ctx context.Context, base string, a ask, r route) (status int, body []byte, err error) {
 	client := l.direct
 	if r.host != "" {
 		client = l.routed
 		ctx = context.WithValue(ctx, routeKey{}, r.addresses)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path+"?"+query.Encode(), nil)
+	target := base + a.path
+	if a.query != nil {
+		target += "?" + a.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, a.method, target, bytes.NewReader(a.body))
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask %s: %w", base, bare(err))
+	}
+	if a.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if a.authorization != "" {
+		req.Header.Set("Authorization", a.authorization)
 	}
 	resp, err := client.Do(req)
 	if err != nil {

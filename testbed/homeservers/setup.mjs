@@ -156,7 +156,8 @@ for (const [kind, proxy] of [["synapse", "nginx"], ["dendrite", "caddy"]]) {
         "sec-websocket-version": "13",
         "sec-websocket-key": randomBytes(16).toString("base64"),
       };
-      const sent = open(`${body.url.replace("wss", "https")}/rtc?access_token=${body.jwt}&auto_subscribe=1&sdk=js&protocol=16`, { headers });
+      const url = `${body.url.replace("wss", "https")}/rtc?access_token=${body.jwt}&auto_subscribe=1&sdk=js&protocol=16`;
+      const sent = open(`${url}&as_long_as_an_offer=${"x".repeat(20_000)}`, { headers });
       sent.end();
       const [response, socket, head] = await Promise.race([
         once(sent, "upgrade"),

@@ -1,6 +1,7 @@
 // Dendrite as a test peer: built from its Go module in a module of its own, so
 // that its licence and its dependencies stay out of callserver's, and run with
 // SQLite files in a directory that the caller throws away.
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -32,7 +33,8 @@ export async function prepare() {
  */
 export async function start({ directory, port, serverName, secret, registrations, additions, log }) {
   const bin = await programs();
-  await run([join(bin, "generate-keys"), "--private-key", join(directory, "matrix_key.pem")]);
+  const key = join(directory, "matrix_key.pem");
+  if (!existsSync(key)) await run([join(bin, "generate-keys"), "--private-key", key]);
   const file = join(directory, "dendrite.yaml");
   await writeFile(file, configuration({ directory, serverName, secret, registrations, additions }));
   const server = new Process(

@@ -45,11 +45,11 @@ export const busyMachine = {
 /** Milliseconds to wait for something that takes seconds on a free machine: three browsers share the cores with whatever else runs. */
 export const PATIENCE_MS = 60_000;
 
-/** Starts the one browser that all calls share: Debian's Chromium, or the one that CHROMIUM names. */
-export async function launch() {
+/** How to start Debian's Chromium, or the one that CHROMIUM names, which is installed if need be. */
+async function launchOptions() {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   await debianPackage("chromium", [executablePath, "--version"]);
-  const browser = await chromium.launch({
+  return {
     executablePath,
     // Ctrl-C is the runner's, which has more to stop than the browser.
     handleSIGINT: false,
@@ -57,9 +57,22 @@ export async function launch() {
     handleSIGHUP: false,
     // The sandbox needs user namespaces, which root in a container does not have.
     args: process.getuid?.() === 0 ? [...flags, "--no-sandbox"] : flags,
-  });
+  };
+}
+
+/** Starts the one browser that all calls share. */
+export async function launch() {
+  const browser = await chromium.launch(await launchOptions());
   atEnd(() => browser.close());
   return browser;
+}
+
+/** Starts a browser that can be killed: `kill` ends all its processes at once, as kill -9 or a power cut would. */
+export async function launchMortal() {
+  const server = await chromium.launchServer(await launchOptions());
+  atEnd(() => server.close());
+  const browser = await chromium.connect(server.wsEndpoint());
+  return { browser, kill: () => server.kill(), close: () => server.close() };
 }
 
 /** Waits until `look` returns something other than undefined; says what was waited for, and what was last seen, when it does not. */

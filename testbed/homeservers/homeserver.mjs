@@ -94,6 +94,7 @@ export class User {
 export class Homeserver {
   #secret = randomBytes(16).toString("hex");
   #processes = [];
+  #options;
 
   /** @param {string} kind dendrite or synapse */
   constructor(kind) {
@@ -112,10 +113,11 @@ export class Homeserver {
 
   /**
    * Starts the front and the homeserver; callserver need not run yet.
-   * @param {{directory: string, logs: string, callserver: string, registrations?: string[], additions?: string}} options
-   *   callserver: its base URL; registrations: files of application services; additions: lines of configuration in their place
+   * @param {{directory: string, logs: string, callserver: string, registrations?: string[], additions?: string, maxDelay?: string}} options
+   *   callserver: its base URL; registrations: files of application services; additions: lines of configuration in their place;
+   *   maxDelay: the longest delay of a delayed event
    */
-  async start({ directory, logs, callserver, registrations = [], additions }) {
+  async start({ directory, logs, callserver, registrations = [], additions, maxDelay }) {
     this.authority = join(directory, "ca.pem");
     const front = new Process(
       "front",
@@ -131,18 +133,17 @@ export class Homeserver {
     await front.line(/^ready /);
     const home = join(directory, this.kind);
     await mkdir(home, { recursive: true });
-    const implementation = await peer(this.kind);
-    this.#processes.push(
-      await implementation.start({
-        directory: home,
-        port: this.ports.server,
-        serverName: this.name,
-        secret: this.#secret,
-        registrations,
-        additions,
-        log: join(logs, `${this.kind}.log`),
-      }),
-    );
+    this.#options = {
+      directory: home,
+      port: this.ports.server,
+      serverName: this.name,
+      secret: this.#secret,
+      registrations,
+      additions,
+      maxDelay,
+      log: join(logs, `${this.kind}.log`),
+    };
+    await this.resume();
   }
 
   /**
@@ -169,6 +170,12 @@ export class Homeserver {
   /** Stops the homeserver itself; its front stays and answers 502. */
   async pause() {
     await this.#processes.at(-1).stop();
+  }
+
+  /** Starts the homeserver itself, with the data that it had. */
+  async resume() {
+    const implementation = await peer(this.kind);
+    this.#processes.push(await implementation.start(this.#options));
   }
 
   /** Registers a user by the shared secret, which both kinds take, and returns the login. */

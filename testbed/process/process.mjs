@@ -130,6 +130,13 @@ export class Process {
     clearTimeout(kill);
   }
 
+  /** Ends the program without giving it a chance to do anything (kill -9), and returns when it has ended. */
+  async kill() {
+    if (this.end) return;
+    this.#signal("SIGKILL");
+    await this.exited;
+  }
+
   #signal(signal) {
     try {
       process.kill(this.child.pid, signal);

@@ -16,9 +16,10 @@ export class Stack {
 
   /**
    * Starts everything. When a part does not start, the caller's stopAll ends those before it.
-   * @param {{kind: string, logs: string, names: string[], widget?: string, elementCall?: object, rooms: object}} options
+   * @param {{kind: string, logs: string, names: string[], widget?: string, elementCall?: object, rooms: object, environment?: object, maxDelay?: string}} options
    *   kind: dendrite or synapse; names: users to register; widget: directory of the bundled widget host;
-   *   rooms: name -> {encrypted}; elementCall: more of its config.json
+   *   rooms: name -> {encrypted}; elementCall: more of its config.json; environment: settings of callserver by their
+   *   variables; maxDelay: the longest delay that the homeserver allows
    */
   static async start(options) {
     const stack = new Stack();
@@ -31,7 +32,7 @@ export class Stack {
     return stack;
   }
 
-  async #start({ kind, logs, names, widget, elementCall, rooms }) {
+  async #start({ kind, logs, names, widget, elementCall, rooms, environment = {}, maxDelay }) {
     await mkdir(logs, { recursive: true });
     this.directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
     const remove = () => rm(this.directory, { recursive: true, force: true });
@@ -54,10 +55,16 @@ export class Stack {
       logs,
       callserver: this.callserverURL,
       registrations: Object.values(this.registrations),
+      maxDelay,
     });
     say(`${kind} serves ${this.homeserver.name} at ${this.homeserver.url}`);
 
-    await this.#startCallserver(logs, { http, admin, udp, tcp });
+    Object.assign(this, { logs, environment });
+    this.key = { name: "demo", secret: randomBytes(24).toString("hex") };
+    this.configuration = join(this.directory, "callserver.yaml");
+    await writeFile(this.configuration, configuration({ http, admin, udp, tcp }, this));
+    this.#closers.push(() => this.callserver?.stop());
+    await this.startCallserver();
     say(`callserver at ${this.callserverURL}, media on port ${udp}`);
 
     await this.#fill(names, rooms);
@@ -72,14 +79,15 @@ export class Stack {
     this.#closers.push(() => this.site.stop());
   }
 
-  async #startCallserver(logs, ports) {
-    const file = join(this.directory, "callserver.yaml");
-    this.key = { name: "demo", secret: randomBytes(24).toString("hex") };
-    await writeFile(file, configuration(ports, this));
+  /** Starts callserver, the first time or after it was stopped or killed, and returns once it answers. */
+  async startCallserver() {
     // CALLSERVER names a program to use instead of one built from this tree.
-    const program = process.env.CALLSERVER ?? (await goProgram("cmd/callserver"));
-    this.callserver = new Process("callserver", [program, "serve", "--config", file], { log: join(logs, "callserver.log") });
-    this.#closers.push(() => this.callserver.stop());
+    this.program ??= process.env.CALLSERVER ?? (await goProgram("cmd/callserver"));
+    const command = [this.program, "serve", "--config", this.configuration];
+    this.callserver = new Process("callserver", command, {
+      log: join(this.logs, "callserver.log"),
+      env: this.environment,
+    });
     await this.callserver.answers(`${this.callserverURL}/healthz`, 20_000);
   }
 

@@ -28,15 +28,16 @@ export async function prepare() {
 
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
- * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, log: string}} options
+ * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, maxDelay?: string, log: string}} options
  *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
- *   application services; additions: what an operator of callserver adds to the configuration, in place of registrations
+ *   application services; additions: what an operator of callserver adds to the configuration, in place of
+ *   registrations; maxDelay: the longest delay of a delayed event, 24h unless it is given
  */
-export async function start({ directory, port, serverName, secret, registrations, additions, log }) {
+export async function start({ directory, port, serverName, secret, registrations, additions, maxDelay, log }) {
   const python = join(await environment(), "bin", "python");
   const file = join(directory, "homeserver.yaml");
   const logging = join(directory, "logging.yaml");
-  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, additions, logging }));
+  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, logging }));
   await writeFile(
     logging,
     "version: 1\nhandlers: {console: {class: logging.StreamHandler}}\nroot: {level: WARNING, handlers: [console]}\n",
@@ -50,7 +51,7 @@ export async function start({ directory, port, serverName, secret, registrations
   return server;
 }
 
-function configuration({ directory, port, serverName, secret, registrations, additions, logging }) {
+function configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, logging }) {
   const generous = "{per_second: 1000, burst_count: 1000}";
   return `server_name: "${serverName}"
 pid_file: "${directory}/synapse.pid"
@@ -71,7 +72,7 @@ listeners:
     type: http
     x_forwarded: true
     resources: [{names: [client, federation]}]
-${additions ?? forCalls(registrations, generous)}
+${additions ?? forCalls(registrations, generous, maxDelay)}
 rc_registration: ${generous}
 rc_login: {address: ${generous}, account: ${generous}, failed_attempts: ${generous}}
 rc_joins: {local: ${generous}, remote: ${generous}}
@@ -80,8 +81,8 @@ rc_invites: {per_room: ${generous}, per_user: ${generous}, per_issuer: ${generou
 }
 
 /** What calls need, without the limits of a server for strangers. */
-function forCalls(registrations, generous) {
-  return `max_event_delay_duration: 24h
+function forCalls(registrations, generous, maxDelay = "24h") {
+  return `max_event_delay_duration: ${maxDelay}
 experimental_features:
   msc3266_enabled: true
   msc4222_enabled: true

@@ -17,6 +17,7 @@ import (
 	"callserver/sfu"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/token"
+	"callserver/signalling/token/ledger"
 )
 
 // openTime is how long the data file may take to open.
@@ -67,6 +68,20 @@ func openDatabase(name string) (*dbutil.Database, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return wrapped, nil
+}
+
+// openLedger has revocations survive a restart, if there is a file for them.
+func (s *server) openLedger(c *config.Config) error {
+	if s.data == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTime)
+	defer cancel()
+	var err error
+	if s.ledger, err = ledger.New(ctx, s.data, s.revocations, s.log); err != nil {
+		return fmt.Errorf("data.file: %s: %w", c.Data.File, err)
+	}
+	return nil
 }
 
 // openLeaves makes the keeper of delayed leaves if there is a file to remember them in and a homeserver that lets us try

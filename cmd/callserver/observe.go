@@ -73,6 +73,8 @@ func (s *server) observe() {
 			counter("leaves_sent_total", "Delayed leaves sent for clients that were gone.", func(v leave.Stats) uint64 { return v.Sent }),
 			counter("leaves_cancelled_total", "Delayed leaves cancelled because newer ones replaced them.", func(v leave.Stats) uint64 { return v.Cancelled }),
 			counter("leaves_failures_total", "Requests about delayed leaves that homeservers did not grant.", func(v leave.Stats) uint64 { return v.Failures }),
+			gauge("leaves_held", "Delayed leaves of participants that are here or may return.", func(v leave.Stats) int { return v.Held }),
+			gauge("leaves_owed", "Delayed leaves that are to be sent or cancelled.", func(v leave.Stats) int { return v.Owed }),
 			counter("leaves_store_failures_total", "Changes of delayed leaves that could not be written to the data file.", func(v leave.Stats) uint64 { return v.StoreFailures }),
 		)
 	}

@@ -24,6 +24,7 @@ import (
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/token"
+	"callserver/signalling/token/ledger"
 	"callserver/web"
 )
 
@@ -45,6 +46,7 @@ type server struct {
 
 	data   *dbutil.Database // nil: nothing survives a restart
 	leaves *leave.Keeper    // nil: no homeserver lets us
+	ledger *ledger.Ledger   // nil: no data
 
 	revocations *token.Revocations // shared by the authoriser, which revokes, and the sessions, which look
 }
@@ -72,6 +74,9 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	keys := token.Keys(c.Keys)
 	s.revocations = &token.Revocations{}
 	if err = s.openData(c); err != nil {
+		return nil, err
+	}
+	if err = s.openLedger(c); err != nil {
 		return nil, err
 	}
 	if err = s.openLeaves(c); err != nil {
@@ -187,6 +192,9 @@ func (s *server) work() []func(context.Context) error {
 	if s.leaves != nil {
 		work = append(work, s.leaves.Run)
 	}
+	if s.ledger != nil {
+		work = append(work, s.ledger.Run)
+	}
 	if s.admin != nil {
 		work = append(work, func(context.Context) error { return s.admin.Run() })
 	}
@@ -228,6 +236,9 @@ func (s *server) close(ctx context.Context) error {
 	}
 	if s.leaves != nil {
 		end("delayed leaves", s.leaves.Close())
+	}
+	if s.ledger != nil {
+		end("revocations", s.ledger.Close())
 	}
 	if s.data != nil {
 		end("data", s.data.Close())

@@ -19,8 +19,9 @@ var allowed = map[string][]string{
 	"sfu/rtc/description": {},
 	"sfu/rtc/port":        {},
 
-	"signalling/token": {},
-	"signalling":       {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "signalling/token", "cluster", "timeline"},
+	"signalling/token":        {},
+	"signalling/token/ledger": {"signalling/token"},
+	"signalling":              {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "signalling/token", "cluster", "timeline"},
 
 	// Edges translate between a protocol and Session. They see the room's words (sfu) and never each other.
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},

@@ -49,10 +49,62 @@ func TestRevocationsAreBounded(t *testing.T) {
 	if r.Revoked(Origin{User: "@new:example.org", Conversation: "!r", Verified: now.Add(time.Second)}) {
 		t.Error("what was verified later is revoked")
 	}
-	later := now.Add(2 * revokedLife)
+	later := now.Add(2 * RevokedLife)
 	r.Revoke("@a:example.org", "!r", later)
 	if len(r.cuts) != 1 {
 		t.Errorf("%d are remembered, want the one of the last hours", len(r.cuts))
+	}
+}
+
+// What one run revoked is worthless in the next; what was taken is not told again.
+func TestRevocationsAreKept(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	first := &Revocations{}
+	first.Revoke("@before:example.org", "!r", now) // nobody keeps it
+	changed := first.Keep([]Revocation{{"@old:example.org", "!r", now.Add(-RevokedLife - time.Second)}, {"@former:example.org", "!r", now.Add(-time.Hour)}}, now)
+	if len(first.Take()) > 0 || len(changed) > 0 {
+		t.Error("what was kept already is to be kept again")
+	}
+	for i := range 3 {
+		first.Revoke("@a:example.org", "!r", now.Add(time.Duration(i)*time.Second))
+	}
+	first.Revoke("@b:example.org", "!r", now)
+	if len(changed) != 1 {
+		t.Error("nobody is told")
+	}
+	kept := first.Take()
+	if len(kept) != 2 || len(first.Take()) > 0 {
+		t.Errorf("kept is %v, want the latest of two places, once", kept)
+	}
+
+	second := &Revocations{}
+	second.Keep(kept, now.Add(time.Minute))
+	for _, tc := range []struct {
+		revocations *Revocations
+		origin      Origin
+		want        bool
+	}{
+		{first, Origin{User: "@old:example.org", Conversation: "!r", Verified: now.Add(-3 * time.Hour)}, false},
+		{first, Origin{User: "@former:example.org", Conversation: "!r", Verified: now.Add(-2 * time.Hour)}, true},
+		{second, Origin{User: "@a:example.org", Conversation: "!r", Verified: now.Add(2 * time.Second)}, true},
+		{second, Origin{User: "@a:example.org", Conversation: "!r", Verified: now.Add(3 * time.Second)}, false},
+		{second, Origin{User: "@b:example.org", Conversation: "!r", Verified: now}, true},
+		{second, Origin{User: "@c:example.org", Conversation: "!r", Verified: now}, false},
+	} {
+		if got := tc.revocations.Revoked(tc.origin); got != tc.want {
+			t.Errorf("%v: revoked %v, want %v", tc.origin, got, tc.want)
+		}
+	}
+
+	// When there is no room, all that is kept is that everything up to now is revoked.
+	for i := range maxRevoked {
+		second.Revoke(fmt.Sprintf("@%d:example.org", i), "!r", now.Add(time.Hour))
+	}
+	kept = second.Take()
+	third := &Revocations{}
+	third.Keep(kept, now.Add(time.Hour))
+	if len(kept) > 10 || !third.Revoked(Origin{User: "@7:example.org", Conversation: "!r", Verified: now.Add(time.Hour)}) {
+		t.Errorf("%d are kept, and they do not hold", len(kept))
 	}
 }
 

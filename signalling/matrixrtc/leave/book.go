@@ -12,7 +12,7 @@ import (
 //	waiting ---------> connected ----------------------+
 //	   |                 |   ^                         |
 //	   |            lost v   | joined                  v
-//	   |                 away ------ 5 s ---------> sending ---> over: done, gone, or too late
+//	   |                 away ------ 3 s ---------> sending ---> over: done, gone, or too late
 //	   +---------------------- 90 s, 30 s -------------^
 //
 //	any --a newer leave of the same participant--> cancelling ---> over

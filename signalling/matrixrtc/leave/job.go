@@ -21,8 +21,8 @@ const (
 	// returnTime is how long clients may take to come back after a restart of this server.
 	returnTime = 30 * time.Second
 	// lossTime is how long a client may take to come back after its connection was given up, which comes after the
-	// resume window of its edge: 20 s after the last packet. Together they stay below 30 s.
-	lossTime = 5 * time.Second
+	// resume window of its edge: 20 s after the last packet. Together they stay well below 30 s.
+	lossTime = 3 * time.Second
 	// lateTime is for how long after the homeserver should have sent a leave by itself we go on trying.
 	lateTime = time.Minute
 

@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"callserver/setup"
 )
@@ -97,6 +99,7 @@ func (c initCmd) Run(cmd *command) error {
 func (c *initCmd) ask(cmd *command) error {
 	terminal := bufio.NewReader(cmd.stdin)
 	if !c.Yes {
+		signal.Reset(os.Interrupt, syscall.SIGTERM) // nothing must be closed in order: Ctrl-C at a question is the end
 		_, _ = io.WriteString(cmd.stderr, initIntro)
 	}
 	for _, next := range []func() question{

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"callserver/setup"
@@ -140,5 +142,25 @@ func TestInitLeavesNothingHalfWritten(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestInitEndsAtOnce: Ctrl-C at a question ends the program, although main drains at the first signal otherwise.
+func TestInitEndsAtOnce(t *testing.T) {
+	silent, nobody, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	defer nobody.Close() // not before: a terminal does not end
+	binary := filepath.Join(t.TempDir(), "callserver")
+	goCommand(t, "build", "-o", binary, "./cmd/callserver")
+	cmd := exec.Command(binary, "init")
+	cmd.Stdin = silent
+	p := start(t, cmd, t.TempDir())
+	p.said.wait(t, "Name of your homeserver")
+	p.signal(t, syscall.SIGINT)
+	if code := p.wait(t); code != -1 {
+		t.Errorf("exit %d, want the end by the signal", code)
 	}
 }

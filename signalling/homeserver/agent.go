@@ -102,6 +102,21 @@ func (a Agent) State(ctx context.Context, room id.RoomID, kind event.Type, key s
 		"v3", "rooms", room, "state", kind.Type, key)
 }
 
+// StateEvent reads one state event whole: who sent it counts in the creation event. M_NOT_FOUND means that there is none.
+func (a Agent) StateEvent(ctx context.Context, room id.RoomID, kind event.Type, key string) (*event.Event, error) {
+	var raw json.RawMessage
+	op := "read " + kind.Type + " of " + string(room)
+	err := a.hs.request(ctx, a.who, op, http.MethodGet, url.Values{"format": {"event"}}, nil, &raw, "v3", "rooms", room, "state", kind.Type, key)
+	if err != nil {
+		return nil, err
+	}
+	e, err := parseEvent(raw, event.StateEventType)
+	if err != nil {
+		return nil, &Error{Op: op, Err: err}
+	}
+	return e, nil
+}
+
 // AllState reads the current state of the room. Events that are none are left out and counted.
 func (a Agent) AllState(ctx context.Context, room id.RoomID) ([]*event.Event, error) {
 	var raw []json.RawMessage
@@ -132,6 +147,13 @@ func (a Agent) SendState(ctx context.Context, room id.RoomID, kind event.Type, k
 // Join brings the agent into a room that it is invited to or that is open to it.
 func (a Agent) Join(ctx context.Context, room id.RoomID) error {
 	return a.hs.request(ctx, a.who, "join "+string(room), http.MethodPost, nil, nil, nil, "v3", "rooms", room, "join")
+}
+
+// JoinedRooms lists the rooms that the agent is in.
+func (a Agent) JoinedRooms(ctx context.Context) ([]id.RoomID, error) {
+	var r mautrix.RespJoinedRooms
+	err := a.hs.request(ctx, a.who, "list rooms", http.MethodGet, nil, nil, &r, "v3", "joined_rooms")
+	return r.JoinedRooms, err
 }
 
 // IsJoined asks whether any user, of this homeserver or another, is in a room that the homeserver is in (MSC4502). It

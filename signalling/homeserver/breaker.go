@@ -39,6 +39,12 @@ func (b *breaker) allow(now time.Time) bool {
 	return true
 }
 
+func (b *breaker) closed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failures < tolerated
+}
+
 func (b *breaker) succeeded() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

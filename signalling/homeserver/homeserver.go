@@ -75,7 +75,7 @@ type Stats struct {
 	Spared       uint64 // not sent, because it did not answer a moment ago
 	Transactions uint64 // received from it
 	Replayed     uint64 // of these, those seen before
-	Events       uint64 // in new transactions
+	Events       uint64 // in new transactions, and by polls
 	BadEvents    uint64 // of these, those that are no events
 	Dropped      uint64 // deliveries that a subscriber had no room for
 }

@@ -80,14 +80,8 @@ type identity struct {
 // request asks the homeserver for one thing and decodes the answer into out unless that is nil. The parts of the path
 // are escaped; none may be a dot segment, which proxies resolve.
 func (h *Homeserver) request(ctx context.Context, who identity, op, method string, query url.Values, in, out any, path ...any) error {
-	for _, part := range path {
-		if s := strings.TrimSpace(fmt.Sprint(part)); s == "." || s == ".." {
-			return &Error{Op: op, Status: http.StatusBadRequest, Code: "M_INVALID_PARAM", Text: "an id is a dot segment"}
-		}
-	}
-	if !h.breaker.allow(h.options.Now()) {
-		h.counters.spared.Add(1)
-		return &Error{Op: op, Err: fmt.Errorf("%w: it did not a moment ago", ErrUnavailable)}
+	if err := h.permit(op, path); err != nil {
+		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, h.options.Timeout)
 	defer cancel()
@@ -98,9 +92,28 @@ func (h *Homeserver) request(ctx context.Context, who identity, op, method strin
 		h.breaker.abandoned()
 		return &Error{Op: op, Err: fmt.Errorf("wait for other requests: %w", wait.Err())}
 	}
+	return h.attempt(ctx, wait, who, op, method, query, in, out, path)
+}
+
+// permit refuses what is no path, and what the breaker spares the homeserver.
+func (h *Homeserver) permit(op string, path []any) error {
+	for _, part := range path {
+		if s := strings.TrimSpace(fmt.Sprint(part)); s == "." || s == ".." {
+			return &Error{Op: op, Status: http.StatusBadRequest, Code: "M_INVALID_PARAM", Text: "an id is a dot segment"}
+		}
+	}
+	if !h.breaker.allow(h.options.Now()) {
+		h.counters.spared.Add(1)
+		return &Error{Op: op, Err: fmt.Errorf("%w: it did not a moment ago", ErrUnavailable)}
+	}
+	return nil
+}
+
+// attempt sends what was permitted and notes how it ended. limited is the caller's context with the time-out.
+func (h *Homeserver) attempt(caller, limited context.Context, who identity, op, method string, query url.Values, in, out any, path []any) error {
 	h.counters.requests.Add(1)
-	err := translate(op, h.send(wait, who, method, query, in, out, path))
-	h.judge(ctx, err)
+	err := translate(op, h.send(limited, who, method, query, in, out, path))
+	h.judge(caller, err)
 	if err != nil {
 		return err
 	}

@@ -190,6 +190,23 @@ func (b *inbox) deliver(h *Homeserver, txn string, t *transaction) {
 	}
 }
 
+// publish hands the events of a room that came another way to the subscriptions, and returns how many they were.
+func (b *inbox) publish(h *Homeserver, room id.RoomID, raw []json.RawMessage) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range raw {
+		e, err := parseEvent(r, event.MessageEventType)
+		if err != nil || e.ID == "" {
+			h.counters.badEvents.Add(1)
+			continue
+		}
+		e.RoomID = room
+		b.publishLocked(h, e)
+		n++
+	}
+	return n
+}
+
 func (b *inbox) rememberLocked(txn string) map[id.EventID]struct{} {
 	if b.seen == nil {
 		b.seen = make(map[string]map[id.EventID]struct{})

@@ -11,6 +11,7 @@ import (
 
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/member"
+	"callserver/signalling/matrixrtc/standing"
 	"callserver/signalling/token"
 )
 
@@ -19,10 +20,7 @@ const expected = 30 * time.Second
 
 // Sessions are the running calls.
 type Sessions interface {
-	// Origins returns the origins of the tokens with which people are in a room, or in any room if it is empty.
-	Origins(room string) []token.Origin
-	// Evict takes everybody out whose token was issued to the user for the Matrix room, and returns how many.
-	Evict(user, conversation string) int
+	standing.Sessions
 	// Check fails as joining with the grant would, now: a *signalling.Error of code Unavailable where there is no place.
 	Check(token.Grant) error
 }
@@ -40,6 +38,7 @@ type admission struct {
 	full     bool      // may publish, and creates the room
 	verified time.Time // since when that is known; for those whom the operator lets in unverified, now
 	assumed  bool      // nobody could tell, and the operator lets such users in
+	by       string    // the means that told (standing.Finding.By); empty if assumed
 
 	moderator bool     // its power in the room suffices to kick
 	holders   []holder // who holds the call open
@@ -48,31 +47,62 @@ type admission struct {
 // admit decides about a user whom the homeserver vouches for.
 func (a *Authoriser) admit(ctx context.Context, q *request, user string, now time.Time) (admission, error) {
 	server := serverOf(user)
-	home, local := a.homeservers[server]
+	if err := a.permitted(server, now); err != nil {
+		return admission{}, err
+	}
+	_, local := a.homeservers[server]
 	call := member.RoomName(q.room, q.slot)
 	holders := a.holders(call, q.room, now)
 	if !local && len(holders) == 0 {
 		return admission{}, refuseUnheld() // which the policy says too, but before a question to a homeserver
 	}
-	who := admission{user: user, full: local}
+	p := standing.Place{User: id.UserID(user), Room: id.RoomID(q.room)}
+	found, err := a.members.Check(ctx, p, holders)
+	if err := a.judge(p, found, err, now); err != nil {
+		return admission{}, err
+	}
+	who := admission{user: user, full: local, verified: found.Verified, by: found.By, moderator: found.Moderator}
+	if found.Standing != standing.Joined {
+		who.assumed, who.verified = true, now
+	}
 	for _, h := range holders {
 		who.holders = append(who.holders, holder{server: serverOf(string(h))})
 	}
-	s, verified, err := a.members.check(ctx, place{id.UserID(user), id.RoomID(q.room)}, holders)
+	if local && !who.assumed {
+		a.expect(call, user, now)
+	}
+	return who, nil
+}
+
+// permitted refuses users of homeservers that the operator does not want.
+func (a *Authoriser) permitted(server string, now time.Time) error {
+	if a.options.Servers.Permits(server) {
+		return nil
+	}
+	a.tell(now, "user of a denied homeserver refused", server, nil)
+	return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonDenied, text: "Users of your homeserver may not use this server"}
+}
+
+// judge refuses whoever does not stand in the room.
+func (a *Authoriser) judge(p standing.Place, found standing.Finding, err error, now time.Time) error {
+	server := standing.ServerOf(p.User)
+	forbid := func(why reason, text string) error {
+		a.counters.outsiders.Add(1)
+		return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: why, text: text}
+	}
 	switch {
-	case s == joined && !a.members.believed(place{id.UserID(user), id.RoomID(q.room)}, verified):
-		a.counters.outsiders.Add(1)
-		return admission{}, &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonOutside, text: "Your membership of the room has just changed: try again"}
-	case s == joined:
-	case s == outside:
-		a.counters.outsiders.Add(1)
-		return admission{}, &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonOutside, text: "You are not in the room"}
+	case found.Standing == standing.Joined && !a.members.Believed(p, found.Verified):
+		return forbid(reasonOutside, "Your membership of the room has just changed: try again")
+	case found.Standing == standing.Joined:
+	case found.Standing == standing.Outside:
+		return forbid(reasonOutside, "You are not in the room")
+	case found.Standing == standing.Barred:
+		return forbid(reasonBarred, "The room does not admit your homeserver")
 	case errors.Is(err, homeserver.ErrUnavailable):
 		a.counters.unavailable.Add(1)
 		a.tell(now, "membership not verified", server, err)
-		return admission{}, &refusal{status: http.StatusBadGateway, code: "M_UNKNOWN", reason: reasonUnavailable, text: "The homeserver does not answer: try again", err: err}
-	case home.Unverified:
-		who.assumed = true
+		return &refusal{status: http.StatusBadGateway, code: "M_UNKNOWN", reason: reasonUnavailable, text: "The homeserver does not answer: try again", err: err}
+	case a.homeservers[server].Unverified:
 		a.counters.unverified.Add(1)
 	default:
 		a.counters.unverifiable.Add(1)
@@ -80,13 +110,9 @@ func (a *Authoriser) admit(ctx context.Context, q *request, user string, now tim
 			err = errNoMeans
 		}
 		a.tell(now, "membership cannot be verified", server, err)
-		return admission{}, refuseUnverifiable(err)
+		return refuseUnverifiable(err)
 	}
-	if local && !who.assumed {
-		a.expect(call, user, now)
-	}
-	who.verified = verified
-	return who, nil
+	return nil
 }
 
 var errNoMeans = errors.New("no privilege to see who is in the room - set homeservers[].registration, or homeservers[].unverified: allow")

@@ -6,6 +6,8 @@ type reason string
 
 const (
 	reasonUnlisted     reason = "unlisted"     // of a homeserver whose users are refused
+	reasonDenied       reason = "denied"       // of a homeserver that servers.deny names, or servers.allow does not
+	reasonBarred       reason = "barred"       // of a homeserver that the room's server ACL denies
 	reasonUnheld       reason = "unheld"       // of another homeserver, and no local user is in the call
 	reasonOutside      reason = "outside"      // not joined to the Matrix room
 	reasonUnverifiable reason = "unverifiable" // nobody can tell

@@ -33,6 +33,7 @@
 package matrixrtc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,6 +53,7 @@ import (
 	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/matrixrtc/standing"
 	"callserver/signalling/token"
 )
 
@@ -62,8 +64,10 @@ const (
 	DepartureTimeout = 20 * time.Second  // until a room that everybody left is gone
 )
 
-// maxTold is how many homeservers the log is kept short about.
-const maxTold = 1024
+const (
+	maxTold     = 1024   // homeservers that the log is kept short about
+	maxExpected = 50_000 // calls with somebody who is about to connect
+)
 
 // Rooms is where rooms are created for users with full access.
 type Rooms interface {
@@ -92,6 +96,7 @@ type Options struct {
 	Remote      Remote
 	EveryRoom   RoomPolicy            // of Matrix rooms that are not in MatrixRooms, and where an entry leaves something out
 	MatrixRooms map[string]RoomPolicy // by Matrix room id
+	Servers     standing.Servers      // whose users may use this server at all
 	Sessions    Sessions              // the running calls; nil means that nobody is ever in one
 	Revocations *token.Revocations    // shared with whoever checks tokens; nil means that nobody does
 	Leaves      *leave.Keeper         // takes over delayed leaves; nil means that nobody does
@@ -114,7 +119,7 @@ type Authoriser struct {
 	homeservers map[string]Homeserver // by server name
 	names       []string              // their names in the configured order
 	policy      policy
-	members     *members
+	members     *standing.Members
 	expected    *expiring.Map[string, string] // by call: a local user who is about to connect
 	limiter     *limiter
 	told        *expiring.Map[[2]string, struct{}] // what was logged lately, about which server
@@ -153,20 +158,19 @@ func New(o Options) (*Authoriser, error) {
 
 func (a *Authoriser) setMembers() {
 	o := &a.options
-	if o.Sessions == nil {
-		o.Sessions = nobody{}
-	}
-	if o.Revocations == nil {
-		o.Revocations = &token.Revocations{}
-	}
 	var connections []*homeserver.Homeserver
 	for _, name := range a.names {
 		if c := a.homeservers[name].Connection; c != nil {
 			connections = append(connections, c)
 		}
 	}
-	a.members = newMembers(connections, o.Revocations, o.Now)
-	a.expected = expiring.New[string, string](maxMembers)
+	if o.Sessions == nil {
+		o.Sessions = nobody{}
+	}
+	a.members = standing.New(standing.Options{
+		Connections: connections, Sessions: o.Sessions, Revocations: o.Revocations, Now: o.Now, Logger: o.Logger,
+	})
+	a.expected = expiring.New[string, string](maxExpected)
 }
 
 func (a *Authoriser) setKey() error {
@@ -250,10 +254,14 @@ func (a *Authoriser) Close() error {
 	return nil
 }
 
+// Run follows everybody who is in a call until ctx ends, which is no error: see [standing.Members.Run].
+func (a *Authoriser) Run(ctx context.Context) error { return a.members.Run(ctx) }
+
 // Stats returns what happened since the start.
 func (a *Authoriser) Stats() Stats {
 	s := a.counters.snapshot()
 	s.Federation = a.options.Directory.Stats()
+	s.Members.Stats = a.members.Stats()
 	return s
 }
 

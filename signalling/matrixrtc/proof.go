@@ -54,6 +54,9 @@ func (a *Authoriser) proveByOpenID(r *http.Request, q *request, now time.Time) (
 
 // welcome refuses users of homeservers that get nothing here, whoever they are.
 func (a *Authoriser) welcome(server string, now time.Time) error {
+	if err := a.permitted(server, now); err != nil {
+		return err
+	}
 	if _, full := a.homeservers[server]; !full && a.options.Remote != RemoteSubscribe {
 		a.tell(now, "user of an unlisted homeserver refused", server, nil)
 		return refuseUnlisted()

@@ -1,6 +1,7 @@
 package matrixrtc
 
 import (
+	"callserver/signalling/matrixrtc/standing"
 	"net/http"
 	"sync/atomic"
 
@@ -29,7 +30,8 @@ type MemberStats struct {
 	Unverifiable uint64 // refused: nobody could tell
 	Unverified   uint64 // let in although nobody could tell, as configured
 	Unavailable  uint64 // refused: the homeserver did not answer
-	Evicted      uint64 // participants removed because their user left the room
+
+	standing.Stats // what became of those who got in
 }
 
 type counters struct {
@@ -37,7 +39,7 @@ type counters struct {
 	badRequests, unauthorized, forbidden, rateLimited, failures atomic.Uint64
 	roomFailures                                                atomic.Uint64
 
-	outsiders, unverifiable, unverified, unavailable, evicted atomic.Uint64
+	outsiders, unverifiable, unverified, unavailable atomic.Uint64
 }
 
 func (c *counters) refused(status int) {
@@ -62,7 +64,7 @@ func (c *counters) snapshot() Stats {
 		RateLimited: c.rateLimited.Load(), Failures: c.failures.Load(), RoomFailures: c.roomFailures.Load(),
 		Members: MemberStats{
 			Outside: c.outsiders.Load(), Unverifiable: c.unverifiable.Load(), Unverified: c.unverified.Load(),
-			Unavailable: c.unavailable.Load(), Evicted: c.evicted.Load(),
+			Unavailable: c.unavailable.Load(),
 		},
 	}
 }

@@ -1,0 +1,111 @@
+package standing
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"callserver/signalling/homeserver"
+)
+
+// rulesLife is how long the rules of a room are believed. Events end it earlier.
+const rulesLife = 20 * time.Second
+
+// Rules are what a room's state says about everybody in it. The zero value is that of a room nobody can see: it
+// permits everybody, and nobody is a moderator.
+type rules struct {
+	read     time.Time // when they were asked for
+	acl      *ServerACL
+	levels   *powerLevels
+	creators []id.UserID // with more power than any level (room version 12), or with 100 while there are no levels
+	infinite bool
+}
+
+func (r *rules) permits(user id.UserID) bool { return r.acl.Permits(ServerOf(user)) }
+
+// moderator reports whether a user may kick others.
+func (r *rules) moderator(user id.UserID) bool {
+	for _, creator := range r.creators {
+		if creator == user && (r.infinite || r.levels == nil) {
+			return true
+		}
+	}
+	return r.levels != nil && r.levels.of(user) >= r.levels.kick
+}
+
+// rulesOf reads the rules of a room by whoever of the users, or of the senders, is in it. An error means that a homeserver
+// did not answer.
+func (m *Members) rulesOf(ctx context.Context, room id.RoomID, users []id.UserID) (rules, error) {
+	start := m.options.Now()
+	if r, ok := m.rules.Get(room, start); ok && m.current(room, r.read) {
+		return r, nil
+	}
+	for _, h := range m.options.Connections {
+		eyes := onlookers(h, "", users)
+		slices.Reverse(eyes) // whoever is in the call is in the room; the sender may not be
+		for _, user := range eyes {
+			r, err := readRules(ctx, h, user, room)
+			if errors.Is(err, homeserver.ErrUnavailable) {
+				return rules{}, err
+			}
+			if err != nil {
+				continue // this one cannot see it
+			}
+			r.read = start
+			m.rules.Put(room, r, start, start.Add(rulesLife))
+			return r, nil
+		}
+	}
+	return rules{}, nil
+}
+
+// current reports whether rules that were read at that moment still count.
+func (m *Members) current(room id.RoomID, read time.Time) bool {
+	changed, ok := m.changed.Get(room, m.options.Now())
+	return m.fresh(read) && (!ok || read.After(changed))
+}
+
+// outdate makes the rules read so far worthless.
+func (m *Members) outdate(room id.RoomID) {
+	now := m.options.Now()
+	m.changed.Put(room, now, now, now.Add(rulesLife))
+}
+
+// errBlind means that somebody is not in a room.
+var errBlind = errors.New("not in the room")
+
+func readRules(ctx context.Context, h *homeserver.Homeserver, eyes id.UserID, room id.RoomID) (r rules, err error) {
+	agent, err := h.As(eyes)
+	if err != nil {
+		return r, err
+	}
+	membership, err := agent.Membership(ctx, room, eyes)
+	if err != nil {
+		return r, err
+	}
+	if membership != event.MembershipJoin {
+		return r, errBlind
+	}
+	var reads errgroup.Group
+	read := func(kind event.Type, take func(*event.Event)) {
+		reads.Go(func() error {
+			e, err := agent.StateEvent(ctx, room, kind, "")
+			switch {
+			case err == nil:
+				take(e)
+			case homeserver.Code(err) == "M_NOT_FOUND":
+				return nil
+			}
+			return err
+		})
+	}
+	read(event.StateServerACL, func(e *event.Event) { r.acl = parseACL(e.Content.VeryRaw) })
+	read(event.StatePowerLevels, func(e *event.Event) { r.levels = parseLevels(e.Content.VeryRaw) })
+	read(event.StateCreate, func(e *event.Event) { r.creators, r.infinite = parseCreators(e) })
+	return r, reads.Wait()
+}

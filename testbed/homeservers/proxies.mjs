@@ -63,10 +63,10 @@ ${own}
         server_name ${new URL(matrix).hostname};
         ssl_certificate ${certificate};
         ssl_certificate_key ${key};
-        location / {
+${lines}
+        location ~ ^(/_matrix|/_synapse/client) {
             proxy_pass ${homeserver};
         }
-${lines}
     }
 }
 `,
@@ -91,8 +91,13 @@ async function startCaddy(program, { directory, log, site, lines, matrix, homese
 }
 ${site}
 ${matrix} {
-	reverse_proxy ${homeserver}
 ${lines}
+	handle /_matrix/* {
+		reverse_proxy ${homeserver}
+	}
+	handle {
+		respond 404
+	}
 }
 `,
   );

@@ -65,6 +65,7 @@ func (s *server) observe() {
 		counter("matrix_evicted_total", "Participants removed because their user left the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Evicted }),
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupsSpared }),
 	)
+	telemetry.Poll(t, func() map[string]uint64 { return s.authoriser.Stats().Refusals }, refusals()...)
 	if s.leaves != nil {
 		telemetry.Poll(t, s.leaves.Stats,
 			counter("leaves_delegated_total", "Delayed leaves taken over from clients.", func(v leave.Stats) uint64 { return v.Delegated }),
@@ -104,6 +105,16 @@ func (s *server) homeserverStats() (sum homeserver.Stats) {
 		sum.Dropped += v.Dropped
 	}
 	return sum
+}
+
+// refusals are one counter a reason.
+func refusals() (metrics []telemetry.Metric[map[string]uint64]) {
+	for _, reason := range matrixrtc.Reasons() {
+		m := counter("matrix_refused_total", "Requests to the Matrix endpoints that were refused, by reason.", func(v map[string]uint64) uint64 { return v[reason] })
+		m.Labels = map[string]string{"reason": reason}
+		metrics = append(metrics, m)
+	}
+	return metrics
 }
 
 func counter[S any](name, help string, of func(S) uint64) telemetry.Metric[S] {

@@ -135,6 +135,7 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 			Unverified: h.Unverified, PublishRemote: h.PublishRemote,
 		})
 	}
+	o.Requests = matrixrtc.Requests(c.Limits.Requests)
 	o.EveryRoom = roomPolicy(config.MatrixRoom{RoomLimits: c.Limits.Room})
 	o.MatrixRooms = make(map[string]matrixrtc.RoomPolicy, len(c.MatrixRooms))
 	for _, r := range c.MatrixRooms {

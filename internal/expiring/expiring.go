@@ -48,6 +48,21 @@ func (m *Map[K, V]) Put(key K, value V, now, until time.Time) {
 	m.entries[key] = entry[V]{value, until}
 }
 
+// First sets the value of a key until then unless there is one, and returns the one that counts.
+func (m *Map[K, V]) First(key K, value V, now, until time.Time) V {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	found, known := m.entries[key]
+	switch {
+	case known && now.Before(found.until):
+		return found.value
+	case !known && len(m.entries) >= m.max:
+		m.sweepLocked(now)
+	}
+	m.entries[key] = entry[V]{value, until}
+	return value
+}
+
 func (m *Map[K, V]) sweepLocked(now time.Time) {
 	for k, found := range m.entries {
 		if !now.Before(found.until) {

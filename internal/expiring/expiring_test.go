@@ -29,3 +29,23 @@ func TestMap(t *testing.T) {
 		t.Error("dropped entry is still there")
 	}
 }
+
+func TestFirstCounts(t *testing.T) {
+	m, now := New[string, int](2), time.Unix(0, 0)
+	until := now.Add(time.Hour)
+	if got := m.First("a", 1, now, until); got != 1 {
+		t.Errorf("first value is %d, want 1", got)
+	}
+	if got := m.First("a", 2, now.Add(59*time.Minute), until.Add(time.Hour)); got != 1 {
+		t.Errorf("within its time the value is %d, want the first, 1", got)
+	}
+	if got := m.First("a", 3, until, until.Add(time.Hour)); got != 3 {
+		t.Errorf("after its time the value is %d, want 3", got)
+	}
+	for i, key := range []string{"b", "c", "d"} {
+		m.First(key, i, until, until.Add(time.Hour))
+	}
+	if n := len(m.entries); n > 2 {
+		t.Errorf("%d entries, at most 2", n)
+	}
+}

@@ -55,13 +55,15 @@ type Metric[S any] struct {
 	Help string
 	Kind Kind
 	Of   func(S) float64
+
+	Labels map[string]string // constant; metrics of one name differ in their values only
 }
 
 // Poll exports metrics of a snapshot that is taken once per scrape. A name used twice is a programmer's error and panics.
 func Poll[S any](t *Telemetry, snapshot func() S, metrics ...Metric[S]) {
 	p := &poller[S]{snapshot: snapshot, metrics: metrics, descs: make([]*prometheus.Desc, len(metrics))}
 	for i, m := range metrics {
-		p.descs[i] = prometheus.NewDesc("callserver_"+m.Name, m.Help, nil, nil)
+		p.descs[i] = prometheus.NewDesc("callserver_"+m.Name, m.Help, nil, m.Labels)
 	}
 	t.registry.MustRegister(p)
 }

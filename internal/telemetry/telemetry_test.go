@@ -21,12 +21,13 @@ func TestPollTakesOneSnapshotPerScrape(t *testing.T) {
 	tel := New("1.2.3")
 	calls := 0
 	Poll(tel, func() stats { calls++; return stats{rooms: 2, packets: 100 * calls} },
-		Metric[stats]{"rooms", "Open rooms.", Gauge, func(s stats) float64 { return float64(s.rooms) }},
-		Metric[stats]{"packets_total", "Packets.", Counter, func(s stats) float64 { return float64(s.packets) }})
+		Metric[stats]{"rooms", "Open rooms.", Gauge, func(s stats) float64 { return float64(s.rooms) }, nil},
+		Metric[stats]{"packets_total", "Packets.", Counter, func(s stats) float64 { return float64(s.packets) }, map[string]string{"way": "in"}},
+		Metric[stats]{"packets_total", "Packets.", Counter, func(s stats) float64 { return 1 }, map[string]string{"way": "out"}})
 	code, body := get(t, tel.Handler(), "/metrics")
 	for _, want := range []string{
 		"# TYPE callserver_rooms gauge\ncallserver_rooms 2\n",
-		"# TYPE callserver_packets_total counter\ncallserver_packets_total 100\n",
+		"# TYPE callserver_packets_total counter\ncallserver_packets_total{way=\"in\"} 100\ncallserver_packets_total{way=\"out\"} 1\n",
 		`callserver_info{version="1.2.3"} 1`,
 		"go_goroutines",
 	} {

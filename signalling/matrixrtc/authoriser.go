@@ -96,10 +96,11 @@ type Options struct {
 	Remote      Remote
 	EveryRoom   RoomPolicy            // of Matrix rooms that are not in MatrixRooms, and where an entry leaves something out
 	MatrixRooms map[string]RoomPolicy // by Matrix room id
-	Servers     standing.Servers      // whose users may use this server at all
-	Sessions    Sessions              // the running calls; nil means that nobody is ever in one
-	Revocations *token.Revocations    // shared with whoever checks tokens; nil means that nobody does
-	Leaves      *leave.Keeper         // takes over delayed leaves; nil means that nobody does
+	Requests    Requests
+	Servers     standing.Servers   // whose users may use this server at all
+	Sessions    Sessions           // the running calls; nil means that nobody is ever in one
+	Revocations *token.Revocations // shared with whoever checks tokens; nil means that nobody does
+	Leaves      *leave.Keeper      // takes over delayed leaves; nil means that nobody does
 
 	// Where clients find the media server and this service. Empty means derived from the host the client asked,
 	// which is for development: clients tell servers apart by the exact text of these URLs.
@@ -121,7 +122,8 @@ type Authoriser struct {
 	policy      policy
 	members     *standing.Members
 	expected    *expiring.Map[string, string] // by call: a local user who is about to connect
-	limiter     *limiter
+	limits      limits
+	replays     *replays
 	told        *expiring.Map[[2]string, struct{}] // what was logged lately, about which server
 	counters    counters
 	closing     atomic.Bool
@@ -151,7 +153,8 @@ func New(o Options) (*Authoriser, error) {
 	}
 	a.setMembers()
 	a.policy = policy{homeservers: a.homeservers, remote: o.Remote, every: o.EveryRoom, rooms: o.MatrixRooms}
-	a.limiter = newLimiter()
+	a.limits, a.replays = newLimits(o.Requests), newReplays()
+	a.counters.reasons = newTally()
 	a.told = expiring.New[[2]string, struct{}](maxTold)
 	return a, nil
 }

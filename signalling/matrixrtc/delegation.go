@@ -9,7 +9,10 @@ import (
 )
 
 // errNoDelegation makes clients repeat the request without the delay fields.
-var errNoDelegation = badJSON("This server does not take over delayed leaves: leave out the delay fields")
+var errNoDelegation error = &refusal{
+	status: http.StatusBadRequest, code: "M_BAD_JSON", reason: reasonDelegation,
+	text: "This server does not take over delayed leaves: leave out the delay fields",
+}
 
 // delegates reports whether delayed leaves can be delegated to us.
 func (a *Authoriser) delegates() bool { return a.options.Leaves != nil && a.options.Leaves.Real() }
@@ -51,7 +54,7 @@ func (a *Authoriser) delegate(ctx context.Context, q *request, user string) erro
 	case errors.Is(err, leave.ErrNotReal):
 		return errNoDelegation
 	case errors.Is(err, leave.ErrForeign):
-		return &refusal{status: http.StatusBadRequest, code: "M_INVALID_PARAM", text: "delay_id is not that of your leave from this room", err: err}
+		return &refusal{status: http.StatusBadRequest, code: "M_INVALID_PARAM", reason: reasonDelegation, text: "delay_id is not that of your leave from this room", err: err}
 	}
 	return err
 }

@@ -29,6 +29,7 @@ func (a *Authoriser) issue(q *request, who admission) (string, error) {
 	}
 	if !may.create {
 		a.counters.restricted.Add(1)
+		a.auditAdmission(q, who, may)
 		return raw, nil
 	}
 	err = a.options.Rooms.CreateRoom(g.Room, sfu.RoomOptions{
@@ -39,6 +40,7 @@ func (a *Authoriser) issue(q *request, who admission) (string, error) {
 		return "", err
 	}
 	a.counters.tokens.Add(1)
+	a.auditAdmission(q, who, may)
 	return raw, nil
 }
 

@@ -132,10 +132,10 @@ func TestAdmission(t *testing.T) {
 	expect(t, ask(), 403, "M_FORBIDDEN")
 	m.set(func() { m.members[alice] = "join" })
 	expect(t, ask(), 200, "")
-	elsewhere := edit(sfuGetBody("T"), func(b map[string]any) { b["room"] = "!other:example.org" })
+	elsewhere := edit(sfuGetBody("T#2"), func(b map[string]any) { b["room"] = "!other:example.org" })
 	expect(t, w.do(t, "POST", "/sfu/get", elsewhere), 403, "M_FORBIDDEN")
 	for _, room := range []string{"..", ".", "!abc:example.org/../../x", "#abc:example.org"} {
-		odd := edit(sfuGetBody("T"), func(b map[string]any) { b["room"] = room })
+		odd := edit(sfuGetBody("T#"+room), func(b map[string]any) { b["room"] = room })
 		expect(t, w.do(t, "POST", "/sfu/get", odd), 403, "M_FORBIDDEN")
 	}
 	if s := w.Stats().Members; s.Outside != 6 || s.Unavailable != 1 || s.Unverifiable != 0 || s.Unverified != 0 {

@@ -60,6 +60,8 @@ func (a *Authoriser) welcome(server string, now time.Time) error {
 	if _, full := a.homeservers[server]; !full && a.options.Remote != RemoteSubscribe {
 		a.tell(now, "user of an unlisted homeserver refused", server, nil)
 		return refuseUnlisted()
+	} else if !full { // its answer is asked for at the word of anybody
+		return a.limits.ofServer(server, now)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -74,6 +75,9 @@ type request struct {
 	member      string // empty on /sfu/get
 	claimedUser string // empty on /sfu/get
 	openID      openIDToken
+
+	addr  netip.Addr // of the client
+	proof proof      // zero until somebody answered for the user
 
 	delay  string        // id of the leave that the client wants to delegate; empty if it does not
 	length time.Duration // of its delay

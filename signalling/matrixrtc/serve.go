@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -109,10 +108,14 @@ func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, d door) (
 	}
 	if q.delay != "" {
 		if err := a.delegate(r.Context(), q, who.user); err != nil {
-			return "", err
+			return "", &attempt{q, err}
 		}
 	}
-	return a.issue(q, who)
+	raw, err := a.issue(q, who)
+	if err != nil {
+		return "", &attempt{q, err}
+	}
+	return raw, nil
 }
 
 // verify walks a request through every check, the cheap ones first.
@@ -120,9 +123,9 @@ func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, d door) (q *
 	if a.closing.Load() {
 		return nil, admission{}, &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
 	}
-	now := a.options.Now()
-	if wait := a.limiter.take(a.options.ClientAddr(r), now); wait > 0 {
-		return nil, admission{}, &refusal{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", text: "Too many requests", retry: wait}
+	now, addr := a.options.Now(), a.options.ClientAddr(r)
+	if err := a.limits.ofAddress(addr, now); err != nil {
+		return nil, admission{}, err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -132,19 +135,34 @@ func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, d door) (q *
 	if err != nil {
 		return nil, admission{}, err
 	}
+	q.addr = addr
 	if q.delay != "" && a.options.Leaves == nil {
-		return nil, admission{}, errNoDelegation
+		return nil, admission{}, &attempt{q, errNoDelegation}
 	}
-	p, err := d.prove(a, r, q, now)
-	if err != nil {
-		return nil, admission{}, err
+	if q.proof, err = d.prove(a, r, q, now); err != nil {
+		return nil, admission{}, &attempt{q, err}
 	}
-	who, err = a.enter(r.Context(), q, p, now)
-	return q, who, err
+	if who, err = a.enter(r.Context(), q, q.proof, now); err != nil {
+		return nil, admission{}, &attempt{q, err}
+	}
+	return q, who, nil
 }
 
 // enter decides what a proven user gets. It is the same for every generation of clients.
 func (a *Authoriser) enter(ctx context.Context, q *request, p proof, now time.Time) (admission, error) {
+	if _, listed := a.homeservers[p.server()]; listed { // the others were counted before they were asked
+		if err := a.limits.ofServer(p.server(), now); err != nil {
+			return admission{}, err
+		}
+	}
+	if err := a.limits.ofUser(p.user, now); err != nil {
+		return admission{}, err
+	}
+	if p.way == byOpenID {
+		if err := a.replays.check(p.token, q.device, q.room, now); err != nil {
+			return admission{}, err
+		}
+	}
 	return a.admit(ctx, q, p.user, now)
 }
 
@@ -156,15 +174,9 @@ func bodyRefusal(err error) error {
 	return &refusal{status: http.StatusBadRequest, code: "M_NOT_JSON", text: "The body could not be read", err: err}
 }
 
-// tell logs what users of a homeserver met, for the operator once a minute: anybody can make it happen.
-func (a *Authoriser) tell(now time.Time, what, server string, err error) {
-	level := slog.LevelInfo
-	if _, told := a.told.Get([2]string{what, server}, now); told {
-		level = slog.LevelDebug
-	} else {
-		a.told.Put([2]string{what, server}, struct{}{}, now, now.Add(time.Minute))
-	}
-	a.options.Logger.Log(context.Background(), level, what, "homeserver", server, "err", err)
+// tell logs what users of a homeserver met. The record of the refusal says it too, so this is for developers.
+func (a *Authoriser) tell(_ time.Time, what, server string, err error) {
+	a.options.Logger.Debug(what, "homeserver", server, "err", err)
 }
 
 // refuse answers an error. One that is not a refusal is ours, and goes to the log under the id that the listener gave
@@ -180,6 +192,7 @@ func (a *Authoriser) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	a.counters.refused(answer.status)
+	a.auditRefusal(a.options.ClientAddr(r), err, answer)
 	refuse(w, answer)
 }
 

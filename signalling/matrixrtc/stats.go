@@ -22,6 +22,7 @@ type Stats struct {
 
 	Federation federation.Stats
 	Members    MemberStats
+	Refusals   map[string]uint64 // by reason
 }
 
 // MemberStats count what came of the question whether a user is in the Matrix room.
@@ -35,6 +36,8 @@ type MemberStats struct {
 }
 
 type counters struct {
+	reasons tally
+
 	requests, tokens, restricted                                atomic.Uint64
 	badRequests, unauthorized, forbidden, rateLimited, failures atomic.Uint64
 	roomFailures                                                atomic.Uint64
@@ -66,5 +69,6 @@ func (c *counters) snapshot() Stats {
 			Outside: c.outsiders.Load(), Unverifiable: c.unverifiable.Load(), Unverified: c.unverified.Load(),
 			Unavailable: c.unavailable.Load(),
 		},
+		Refusals: c.reasons.snapshot(),
 	}
 }

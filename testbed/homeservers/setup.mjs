@@ -128,6 +128,13 @@ for (const [kind, proxy] of [["synapse", "nginx"], ["dendrite", "caddy"]]) {
       });
     }
 
+    const delegates = kind === "synapse";
+    test(`clients are told that callserver ${delegates ? "sends" : "does not send"} their leave`, async () => {
+      await world.callserver.line(delegates ? /delayed leaves can be delegated/ : /no delayed events/);
+      const { status } = await ask(`${world.call}/livekit/jwt/delegate_delayed_leave`, { body: {} });
+      assert.equal(status !== 404, delegates, `answered ${status}`);
+    });
+
     test("everything else still goes to the homeserver", async () => {
       const { status, body } = await ask(`${world.matrix}/_matrix/client/v3/account/whoami`, { token: alice.token });
       assert.deepEqual([status, body.user_id], [200, alice.id]);

@@ -62,6 +62,8 @@ func (s *server) observe() {
 		counter("matrix_unverifiable_total", "Tokens refused: nobody can tell whether the user is in the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Unverifiable }),
 		counter("matrix_unverified_total", "Tokens issued although nobody can tell, as configured.", func(v matrixrtc.Stats) uint64 { return v.Members.Unverified }),
 		counter("matrix_unavailable_total", "Tokens refused: the homeserver did not tell whether the user is in the room.", func(v matrixrtc.Stats) uint64 { return v.Members.Unavailable }),
+		gauge("matrix_followed_rooms", "Matrix rooms with a call that are followed by a long poll.", func(v matrixrtc.Stats) int { return int(v.Members.Polls) }),
+		counter("matrix_questions_total", "Questions to homeservers about people who are in a call.", func(v matrixrtc.Stats) uint64 { return v.Members.Questions }),
 		counter("matrix_evicted_total", "Participants removed because their user left the Matrix room.", func(v matrixrtc.Stats) uint64 { return v.Members.Evicted }),
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupsSpared }),
 	)

@@ -23,6 +23,7 @@ import (
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/matrixrtc/standing"
 	"callserver/signalling/token"
 	"callserver/signalling/token/ledger"
 	"callserver/web"
@@ -141,6 +142,7 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 	for _, r := range c.MatrixRooms {
 		o.MatrixRooms[r.Room] = roomPolicy(r)
 	}
+	o.Servers = standing.Servers{Allow: c.Servers.Allow, Deny: c.Servers.Deny}
 	if c.RemoteUsers {
 		o.Remote = matrixrtc.RemoteSubscribe
 	}

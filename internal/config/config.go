@@ -31,7 +31,8 @@ type Config struct {
 
 	Keys         map[string]string // API key -> secret, inline and from the keys file
 	Homeservers  []Homeserver
-	RemoteUsers  bool           // users of other homeservers may watch calls that are open
+	RemoteUsers  bool // users of other homeservers may watch calls that are open
+	Servers      Servers
 	MatrixRooms  []MatrixRoom   // rooms whose calls differ from the others
 	FederationCA *x509.CertPool // the system's and the file's, nil = the system's
 	// FederationPrivate are networks inside which other homeservers may be.
@@ -40,6 +41,9 @@ type Config struct {
 	// Warnings are findings that do not keep the server from starting.
 	Warnings []string
 }
+
+// Servers say whose users may use this server, by globs of server names. Without Allow, those of all but Deny may.
+type Servers struct{ Allow, Deny []string }
 
 // HTTP is the address that clients reach.
 type HTTP struct {

@@ -163,6 +163,8 @@ func TestProblems(t *testing.T) {
 			`homeservers[0].server_name: is missing`, `homeservers[0].sever_name: no such setting - did you mean homeservers[0].server_name?`,
 			`homeservers[1].server_name: "@a:b" is not a server name`, `homeservers[3].server_name: b.org is listed twice`,
 			`homeservers[4].client_api: "c.org" is not a base URL`, `homeservers[5]: is not a homeserver`}},
+		{"servers", "servers: {allow: [a/b, 5], deny: '@x:y'}", nil, []string{
+			`servers.allow: "a/b" is no server name`, `servers.allow: "5" is no server name`, `servers.deny: "@x:y" is no server name`}},
 		{"CA without certificates", "federation_ca_file: keys.yaml", nil, []string{`federation_ca_file: keys.yaml holds no certificate`}},
 		{"words", "room: {auto_create: maybe}\nremote_users: all\nlog: {level: loud, format: xml}", nil, []string{
 			`log.format: "xml" is not a format`, `log.level: "loud" is not a level`, `remote_users: "all" is not a policy`, `room.auto_create: "maybe" is neither yes nor no`}},

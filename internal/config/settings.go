@@ -40,6 +40,8 @@ var settings = []setting{
 	{"keys_file", true, "keys.yaml", keysFile},
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
 	{"remote_users", true, "subscribe", remoteUsers},
+	{"servers.allow", false, "[\"*.example.org\"]", globs(func(c *Config) *[]string { return &c.Servers.Allow })},
+	{"servers.deny", false, "[evil.example.com]", globs(func(c *Config) *[]string { return &c.Servers.Deny })},
 	{"matrix_rooms", false, "[{room: \"!id:example.org\", sources: [microphone]}]", matrixRooms},
 	{"limits.requests.address", true, "3000", count(func(c *Config) *int { return &c.Limits.Requests.Address })},
 	{"limits.requests.user", true, "120", count(func(c *Config) *int { return &c.Limits.Requests.User })},
@@ -205,6 +207,20 @@ func advertise(l *loader, key string, v any) {
 			continue
 		}
 		l.config.Media.Advertise = append(l.config.Media.Advertise, addr.Unmap())
+	}
+}
+
+// globs reads patterns of server names.
+func globs(field func(*Config) *[]string) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		for _, item := range items(v) {
+			name, isText := item.(string)
+			if !isText || name == "" || strings.ContainsAny(name, "/@ ") {
+				l.problem(key, fmt.Sprintf("%q is no server name", fmt.Sprint(item)), "write what stands after the colon of a user's id; * stands for anything and ? for one character: \"*.example.org\"")
+				continue
+			}
+			*field(&l.config) = append(*field(&l.config), name)
+		}
 	}
 }
 

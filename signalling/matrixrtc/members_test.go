@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"callserver/signalling/homeserver"
+	"callserver/signalling/matrixrtc/standing"
 )
 
 // A matrix is a homeserver with one room, as its clients and application services see it. Who looks is in the query.
@@ -20,6 +21,7 @@ type matrix struct {
 	query   bool              // it knows MSC4502
 	down    bool              // 503
 	members map[string]string // user -> membership in !abc:example.org
+	acl     string            // content of m.room.server_acl
 	asked   []string          // who looked: a user, or MSC4502
 }
 
@@ -43,6 +45,8 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		_ = json.NewEncoder(w).Encode(map[string]bool{"joined": m.members[r.URL.Query().Get("mxid")] == "join"})
+	case !state && m.acl != "" && strings.Contains(r.URL.Path, "/state/m.room.server_acl"):
+		_, _ = fmt.Fprintf(w, `{"type":"m.room.server_acl","state_key":"","sender":"@a:b","event_id":"$e","content":%s}`, m.acl)
 	case !state && strings.Contains(r.URL.Path, "/state/") && m.members[who] == "join":
 		fail(404, "M_NOT_FOUND")
 	case !state:
@@ -155,4 +159,38 @@ func TestUnverifiable(t *testing.T) {
 	if r, a := refusing.Stats().Members, allowing.Stats().Members; r.Unverifiable != 1 || a.Unverified != 1 || a.Outside != 1 {
 		t.Errorf("counted %+v and %+v", r, a)
 	}
+}
+
+// A denied server is not even asked whether it vouches for the user.
+func TestDeniedServer(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		servers standing.Servers
+		want    int
+	}{
+		{"deny", standing.Servers{Deny: []string{"example.*"}}, 403},
+		{"allow others", standing.Servers{Allow: []string{"*.org.uk"}}, 403},
+		{"allow", standing.Servers{Allow: []string{"example.org"}}, 200},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, func(o *Options) { o.Servers = tc.servers })
+			rec := w.do(t, "POST", "/sfu/get", sfuGetBody("T"))
+			if rec.Code != tc.want {
+				t.Fatalf("answer is %d, want %d: %s", rec.Code, tc.want, rec.Body)
+			}
+			if tc.want == 403 {
+				expect(t, rec, 403, "M_FORBIDDEN")
+				if w.hs.requests() > 0 {
+					t.Error("the homeserver was asked")
+				}
+			}
+		})
+	}
+}
+
+func TestServerACLRefuses(t *testing.T) {
+	m := &matrix{members: map[string]string{"@alice:example.org": "join"}, acl: `{"allow":["*"],"deny":["example.org"]}`}
+	_, connect := withMatrix(t, m, wide())
+	w := newWorld(t, connect)
+	expect(t, w.do(t, "POST", "/sfu/get", sfuGetBody("T")), 403, "M_FORBIDDEN")
 }

@@ -118,6 +118,9 @@ func (p page) MatrixHost() string { h, _ := host(p.ClientAPI); return h }
 func (p page) TLS() bool          { return strings.HasPrefix(p.PublicURL, "https:") }
 func (p page) ServiceURL() string { return p.PublicURL + p.ServicePath }
 
+// Direct reports whether callserver reaches the homeserver itself, not its proxy.
+func (p page) Direct() bool { return p.HomeserverURL != p.ClientAPI }
+
 // SFUURL is where clients open their websocket.
 func (p page) SFUURL() string { return "ws" + strings.TrimPrefix(p.PublicURL, "http") + p.SFUPath }
 

@@ -140,6 +140,18 @@ func TestRegistrations(t *testing.T) {
 	}
 }
 
+// TestDirect: a homeserver that is reached without its proxy is asked there who a user is.
+func TestDirect(t *testing.T) {
+	s := example()
+	if text := files(t, s)[ConfigurationFile]; !strings.Contains(text, "    federation: http://127.0.0.1:8008\n") {
+		t.Errorf("direct:\n%s", text)
+	}
+	s.HomeserverURL = s.ClientAPI
+	if text := files(t, s)[ConfigurationFile]; strings.Contains(text, "federation:") {
+		t.Errorf("by the proxy:\n%s", text)
+	}
+}
+
 // TestNamesThatYAMLReadsOtherwise: a server name is an address as well, which YAML takes for a list.
 func TestNamesThatYAMLReadsOtherwise(t *testing.T) {
 	for _, name := range []string{"[2001:db8::1]:8448", "192.0.2.1", "localhost:8448", "0x10", "null"} {

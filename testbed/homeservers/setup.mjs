@@ -62,11 +62,10 @@ async function setUp({ kind, proxy }) {
   const commands = snippets["sh start"].trim().split("\n");
   const env = {
     PATH: `${dirname(program)}${delimiter}${process.env.PATH}`,
-    // This machine's, not the operator's: free ports, and the authority that signed the homeserver's certificate.
+    // This machine's, not the operator's: free ports.
     CALLSERVER_ADMIN_LISTEN: `127.0.0.1:${admin}`,
     CALLSERVER_MEDIA_UDP_PORT: "0",
     CALLSERVER_MEDIA_TCP_PORT: `${tcp}`,
-    CALLSERVER_FEDERATION_CA_FILE: homeserver.authority,
   };
   assert.match(await run(["sh", "-ec", commands[0]], { env }), /: fine/);
   const callserver = new Process("callserver", ["sh", "-ec", `exec ${commands[1]}`], { log: path(logs, "callserver.log"), env });

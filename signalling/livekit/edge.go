@@ -158,7 +158,7 @@ func (e *Edge) resume(ctx context.Context, a admission) (conn, error) {
 	e.mu.Lock()
 	c := e.clients[sfu.SID(a.hello.ParticipantSid)]
 	e.mu.Unlock()
-	if c != nil && c.sess.Is(sfu.RoomID(a.grant.Room), sfu.Identity(a.grant.Identity)) && c.attach(ctx, resumption{pipe: p, admission: a}) {
+	if c != nil && !e.server.Revoked(a.grant) && c.sess.Is(sfu.RoomID(a.grant.Room), sfu.Identity(a.grant.Identity)) && c.attach(ctx, resumption{pipe: p, admission: a}) {
 		e.counts.resumed.Add(1)
 		return p, nil
 	}

@@ -36,6 +36,8 @@ type node struct {
 type nodeOptions struct {
 	rooms sfu.Options
 	rtc   rtc.Options
+
+	revocations *token.Revocations
 }
 
 // newNode starts a node that creates rooms by itself; change alters its options.
@@ -53,7 +55,7 @@ func newNode(t testing.TB, change ...func(*nodeOptions)) *node {
 		t.Fatal(err)
 	}
 	rooms := sfu.New(o.rooms)
-	server := signalling.New(signalling.Options{Rooms: rooms, Engine: engine})
+	server := signalling.New(signalling.Options{Rooms: rooms, Engine: engine, Revocations: o.revocations})
 	edge := New(Options{Server: server, Keys: testKeys})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)

@@ -11,17 +11,22 @@ import (
 	"callserver/signalling/token"
 )
 
-// refreshEvery is how often a client gets a new token. One lives for ten minutes at least.
+// refreshEvery is how often a client gets a new token. One lives for ten minutes at least, so a client that was cut off for
+// five comes back with the one it has.
 const refreshEvery = 5 * time.Minute
 
 // maxTokenText is the longest metadata and attributes, in bytes, that a refreshed token takes over from the session:
 // tokens travel in URLs.
 const maxTokenText = 8 << 10
 
-// sendToken hands out a fresh token, so that a client whose own has run out can still resume and reconnect.
+// sendToken hands out a fresh token, so that a client whose own has run out can still resume and reconnect. It says what
+// the first one said, its origin included: what is revoked stays so, and who lost the place gets none.
 func (c *client) sendToken() {
 	now := time.Now()
 	c.refresh = now.Add(refreshEvery)
+	if c.edge.server.Revoked(c.grant) {
+		return // on its way out
+	}
 	fresh, err := c.edge.keys.Refresh(c.grant, now)
 	if err != nil {
 		c.log.Error("token not refreshed", "err", err)

@@ -2,6 +2,7 @@ package livekit
 
 import (
 	"context"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -9,11 +10,14 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"callserver/sfu"
+	"callserver/signalling/token"
 )
 
 func modes(t *testing.T, run func(t *testing.T, single bool)) {
@@ -283,6 +287,47 @@ func TestTokenFollowsMetadata(t *testing.T) {
 		return err == nil && g.Metadata == "new" && g.Attributes["hand"] == "up" && g.CanUpdateOwnMetadata
 	})
 	alice.participant("alice", "changed", func(p *livekit.ParticipantInfo) bool { return p.Metadata == "new" && p.Attributes["hand"] == "up" })
+}
+
+// Refreshed tokens say all that the first one said, and who lost the place gets none, nor comes back with an old one.
+func TestRefreshedTokens(t *testing.T) {
+	revocations := &token.Revocations{}
+	n := newNode(t, func(o *nodeOptions) { o.revocations = revocations })
+	g := grant("alice")
+	g.RoomAdmin, g.CanPublishSources = true, []string{"microphone"}
+	g.Origin = token.Origin{
+		User: "@alice:example.org", Conversation: "!room:example.org", Device: "D", Member: "m",
+		Verified: time.UnixMilli(time.Now().UnixMilli()), Assumed: true,
+	}
+	alice := n.joinAs(t, g, true)
+	alice.until("a token", func() bool { return alice.token != "" })
+	got, err := testKeys.Verify(alice.token, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Expires.Before(time.Now().Add(refreshEvery + 4*time.Minute)) {
+		t.Errorf("it lives until %s: not long enough until the next one", got.Expires)
+	}
+	got.Validity = token.Validity{}
+	if d := cmp.Diff(g, got, cmpopts.EquateEmpty()); d != "" {
+		t.Errorf("refreshed token (-first +refreshed):\n%s", d)
+	}
+
+	c := &client{edge: n.edge, grant: g, pipe: newPipe(), log: slog.New(slog.DiscardHandler)}
+	c.grant.Key = testKey
+	c.sendToken()
+	if len(c.pipe.down) != 1 {
+		t.Fatal("no token is sent")
+	}
+	revocations.Revoke("@alice:example.org", "!room:example.org", time.Now())
+	c.sendToken()
+	if len(c.pipe.down) != 1 || !c.refresh.After(time.Now()) {
+		t.Error("a token is sent to who lost the place")
+	}
+	alice.drop()
+	if first := alice.resume(); first.GetLeave() == nil {
+		t.Errorf("resumed with a revoked token: %v", first)
+	}
 }
 
 // A client that speaks JSON is answered in JSON.

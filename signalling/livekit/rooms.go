@@ -83,7 +83,7 @@ func (e *Edge) serveTwirp(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	grant, err := e.authenticate(r, nil)
-	if err != nil {
+	if err != nil || e.server.Revoked(grant) {
 		e.refuseTwirp(w, r, errTwirpDenied)
 		return
 	}
@@ -137,7 +137,18 @@ func (e *Edge) refuseTwirp(w http.ResponseWriter, r *http.Request, err error) {
 	_, _ = io.WriteString(w, `{"code":"`+refusal.code+`","msg":"`+body+`"}`)
 }
 
-func administers(g token.Grant, room string) bool { return g.RoomAdmin && g.Room == room && room != "" }
+// moderatesFor is how long a moderator's token lets act upon others, from when the power in the Matrix room was read. After
+// that the moderator asks the authoriser for another token, and who has lost the power gets one without the right.
+const moderatesFor = 10 * time.Minute
+
+// administers reports whether a token may act upon others in the room: an operator's, or a moderator's own.
+func administers(g token.Grant, room string) bool {
+	return g.RoomAdmin && g.Room == room && room != "" && (!moderator(g) || time.Since(g.Origin.Verified) < moderatesFor)
+}
+
+// moderator reports whether the token is a person's own, from our authoriser. Such a person mutes and removes others and
+// ends the call, but changes nothing that tokens say of them: that would be more than the authoriser gives to anybody.
+func moderator(g token.Grant) bool { return g.Origin.User != "" }
 
 func createRoom(rooms *sfu.Rooms, g token.Grant, r *livekit.CreateRoomRequest) (proto.Message, error) {
 	switch {
@@ -174,7 +185,7 @@ func listRooms(rooms *sfu.Rooms, g token.Grant, r *livekit.ListRoomsRequest) (pr
 }
 
 func deleteRoom(rooms *sfu.Rooms, g token.Grant, r *livekit.DeleteRoomRequest) (proto.Message, error) {
-	if !g.RoomCreate {
+	if ends := moderator(g) && administers(g, r.GetRoom()); !g.RoomCreate && !ends {
 		return nil, errTwirpDenied
 	}
 	if rooms.Delete(sfu.RoomID(r.GetRoom()), time.Now()) != nil {
@@ -230,7 +241,7 @@ func mutePublishedTrack(rooms *sfu.Rooms, g token.Grant, r *livekit.MuteRoomTrac
 }
 
 func updateParticipant(rooms *sfu.Rooms, g token.Grant, r *livekit.UpdateParticipantRequest) (proto.Message, error) {
-	if !administers(g, r.GetRoom()) {
+	if !administers(g, r.GetRoom()) || moderator(g) {
 		return nil, errTwirpDenied
 	}
 	id, who, now := sfu.RoomID(r.GetRoom()), sfu.Identity(r.GetIdentity()), time.Now()

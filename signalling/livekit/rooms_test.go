@@ -100,3 +100,78 @@ func TestRoomServiceProtobuf(t *testing.T) {
 		t.Errorf("got %s", protojson.Format(&room))
 	}
 }
+
+// A moderator mutes, removes and ends with the token that the authoriser gave for joining: in that room, while the power
+// was read lately, and as long as the token is worth anything. Nobody else can, and a moderator can do nothing else.
+func TestRoomServiceOfModerators(t *testing.T) {
+	revocations := &token.Revocations{}
+	n := newNode(t, func(o *nodeOptions) { o.revocations = revocations })
+	of := func(identity string, admin bool, age time.Duration) token.Grant {
+		g := grant(identity)
+		g.RoomAdmin = admin
+		g.Origin = token.Origin{User: "@" + identity, Conversation: "!room", Verified: time.Now().Add(-age)}
+		return g
+	}
+	moderator, kicked := of("mona", true, 0), of("kim", true, time.Second)
+	revocations.Revoke("@kim", "!room", time.Now())
+	elsewhere := of("else", true, 0)
+	elsewhere.Room = "another"
+	n.joinAs(t, moderator, true)
+	n.joinAs(t, elsewhere, true)
+	alice := n.joinAs(t, of("alice", false, 0), true)
+	mic := alice.publish("mic", livekit.TrackType_AUDIO, livekit.TrackSource_MICROPHONE)
+	alice.send("mic", opusFrame)
+	alice.participant("alice", "publishing", func(p *livekit.ParticipantInfo) bool { return len(p.Tracks) == 1 })
+
+	mute := `{"room":"room","identity":"alice","track_sid":"` + mic + `","muted":true}`
+	one, self, name := `{"room":"room","identity":"alice"}`, `{"room":"room","identity":"mona","permission":{"canPublish":true}}`, `{"room":"room","identity":"alice","name":"Mallory"}`
+	all := []struct{ method, body string }{
+		{"MutePublishedTrack", mute}, {"RemoveParticipant", one}, {"GetParticipant", one}, {"ListParticipants", `{"room":"room"}`},
+		{"DeleteRoom", `{"room":"room"}`}, {"UpdateParticipant", name}, {"CreateRoom", `{"name":"room"}`}, {"ListRooms", `{}`},
+	}
+	for _, who := range []struct {
+		name string
+		g    token.Grant
+	}{
+		{"a participant", of("bob", false, 0)},
+		{"the moderator of another room", elsewhere},
+		{"a moderator of long ago", of("mona", true, moderatesFor)},
+		{"a moderator who was kicked", kicked},
+	} {
+		for _, call := range all {
+			if status, answer := n.twirp(t, who.g, call.method, call.body); status != 401 {
+				t.Errorf("%s may %s: %d %s", who.name, call.method, status, answer)
+			}
+		}
+	}
+	for _, call := range []struct {
+		method, body string
+		status       int
+	}{
+		{"CreateRoom", `{"name":"new"}`, 401},
+		{"ListRooms", `{}`, 401},
+		{"UpdateParticipant", name, 401},
+		{"UpdateParticipant", self, 401},
+		{"RemoveParticipant", `{"room":"another","identity":"else"}`, 401},
+		{"DeleteRoom", `{"room":"another"}`, 401},
+		{"MutePublishedTrack", mute, 200},
+		{"RemoveParticipant", one, 200},
+		{"DeleteRoom", `{"room":"room"}`, 200},
+	} {
+		if status, answer := n.twirp(t, moderator, call.method, call.body); status != call.status {
+			t.Errorf("the moderator's %s %s: %d %s, want %d", call.method, call.body, status, answer, call.status)
+		}
+	}
+	muted := heard(alice, "mute", func(m *livekit.SignalResponse) (*livekit.MuteTrackRequest, bool) {
+		return m.GetMute(), m.GetMute() != nil
+	})
+	if !muted.Muted || muted.Sid != mic {
+		t.Errorf("alice was told %v", muted)
+	}
+	if leave := alice.leaves(); leave.Reason != livekit.DisconnectReason_PARTICIPANT_REMOVED {
+		t.Errorf("alice was removed with %v", leave)
+	}
+	if _, _, open := n.rooms.Room("room"); open {
+		t.Error("the call goes on")
+	}
+}

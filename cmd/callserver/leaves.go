@@ -106,14 +106,14 @@ func (s *server) openLeaves(c *config.Config) error {
 	return err
 }
 
-// watcher tells the keeper of leaves who comes and goes.
-type watcher struct{ leaves *leave.Keeper }
+// leaver tells the keeper of leaves who comes and goes.
+type leaver struct{ leaves *leave.Keeper }
 
-func (w watcher) Joined(g token.Grant, session sfu.SID) {
+func (w leaver) Joined(g token.Grant, session sfu.SID) {
 	w.leaves.Joined(g.Room, g.Identity, string(session))
 }
 
-func (w watcher) Left(g token.Grant, session sfu.SID, why sfu.Reason) {
+func (w leaver) Left(g token.Grant, session sfu.SID, why sfu.Reason) {
 	reason := leave.Lost
 	switch why {
 	case sfu.ClientInitiated:

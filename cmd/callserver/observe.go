@@ -9,6 +9,7 @@ import (
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/matrixrtc/roster"
 )
 
 // observe gives telemetry the snapshots of every part.
@@ -68,6 +69,18 @@ func (s *server) observe() {
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupsSpared }),
 	)
 	telemetry.Poll(t, func() map[string]uint64 { return s.authoriser.Stats().Refusals }, refusals()...)
+	if s.roster != nil {
+		telemetry.Poll(t, s.roster.Stats,
+			counter("memberships_cleared_total", "Memberships cleared because their participant was gone.", func(v roster.Stats) uint64 { return v.Cleared }),
+			counter("memberships_moot_total", "Participants that went and left no membership behind.", func(v roster.Stats) uint64 { return v.Moot }),
+			counter("memberships_unable_total", "Participants that went and whose membership no registration lets us read or clear.", func(v roster.Stats) uint64 { return v.Unable }),
+			counter("membership_looks_total", "Looks for the membership of a participant.", func(v roster.Stats) uint64 { return v.Looks }),
+			counter("membership_failures_total", "Questions about memberships that a homeserver did not answer.", func(v roster.Stats) uint64 { return v.Failures }),
+			counter("membership_withheld_total", "Participants withheld because no membership named them.", func(v roster.Stats) uint64 { return v.TimesWithheld }),
+			counter("membership_store_failures_total", "Changes of who is in a call that could not be written to the data file.", func(v roster.Stats) uint64 { return v.StoreFailures }),
+			gauge("membership_stays", "Devices in calls, about to come, or just gone.", func(v roster.Stats) int { return v.Stays }),
+		)
+	}
 	if s.leaves != nil {
 		telemetry.Poll(t, s.leaves.Stats,
 			counter("leaves_delegated_total", "Delayed leaves taken over from clients.", func(v leave.Stats) uint64 { return v.Delegated }),

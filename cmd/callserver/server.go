@@ -23,6 +23,7 @@ import (
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/matrixrtc/roster"
 	"callserver/signalling/matrixrtc/standing"
 	"callserver/signalling/token"
 	"callserver/signalling/token/ledger"
@@ -48,6 +49,7 @@ type server struct {
 	data   *dbutil.Database // nil: nothing survives a restart
 	leaves *leave.Keeper    // nil: no homeserver lets us
 	ledger *ledger.Ledger   // nil: no data
+	roster *roster.Roster   // the same
 
 	revocations *token.Revocations // shared by the authoriser, which revokes, and the sessions, which look
 }
@@ -83,11 +85,13 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	if err = s.openLeaves(c); err != nil {
 		return nil, err
 	}
-	sessions := signalling.Options{Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, UserRooms: c.Limits.UserRooms}
-	if s.leaves != nil {
-		sessions.Watcher = watcher{s.leaves}
+	if err = s.openRoster(c); err != nil {
+		return nil, err
 	}
-	s.sessions = signalling.New(sessions)
+	s.sessions = signalling.New(signalling.Options{
+		Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, Watcher: s.watchers(),
+		UserRooms: c.Limits.UserRooms,
+	})
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	s.directory = directory(c)
 	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c)); err != nil {
@@ -124,6 +128,7 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 		Sessions:    s.sessions,
 		Revocations: s.revocations,
 		Leaves:      s.leaves,
+		Roster:      s.roster,
 		SFUPath:     sfuPath,
 		Prefix:      authoriserPath,
 		Directory:   s.directory,
@@ -198,6 +203,9 @@ func (s *server) work() []func(context.Context) error {
 	if s.ledger != nil {
 		work = append(work, s.ledger.Run)
 	}
+	if s.roster != nil {
+		work = append(work, s.roster.Run, func(ctx context.Context) error { return s.roster.Follow(ctx, s.matrix...) })
+	}
 	if s.admin != nil {
 		work = append(work, func(context.Context) error { return s.admin.Run() })
 	}
@@ -242,6 +250,9 @@ func (s *server) close(ctx context.Context) error {
 	}
 	if s.ledger != nil {
 		end("revocations", s.ledger.Close())
+	}
+	if s.roster != nil {
+		end("roster", s.roster.Close())
 	}
 	if s.data != nil {
 		end("data", s.data.Close())

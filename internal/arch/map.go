@@ -27,11 +27,12 @@ var allowed = map[string][]string{
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},
 	"signalling/homeserver": {},
 	"signalling/federation": {"internal/expiring", "internal/canonical"},
-	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "signalling/matrixrtc/standing", "sfu", "timeline", "internal/expiring"},
+	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing", "sfu", "timeline", "internal/expiring"},
 	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "sfu", "sfu/framecrypto", "timeline"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
 	"signalling/matrixrtc/member":   {"internal/canonical"},
 	"signalling/matrixrtc/leave":    {"signalling/homeserver", "signalling/matrixrtc/member"},
+	"signalling/matrixrtc/roster":   {"signalling/homeserver", "signalling/matrixrtc/member"},
 	"signalling/matrixrtc/standing": {"signalling/homeserver", "signalling/token", "internal/expiring"},
 	"signalling/whip":               {"signalling", "signalling/token", "sfu", "sfu/codec", "timeline"},
 
@@ -82,7 +83,7 @@ var bans = []ban{
 		why: "the relay is one package; everything else speaks of URLs and credentials"},
 	{path: "github.com/nats-io", except: []string{"cluster"},
 		why: "placement is a seam: only cluster knows what carries it"},
-	{path: "maunium.net/go/mautrix", except: []string{"signalling/homeserver", "signalling/federation", "signalling/matrix", "signalling/matrixrtc", "signalling/matrixrtc/leave", "signalling/matrixrtc/standing"},
+	{path: "maunium.net/go/mautrix", except: []string{"signalling/homeserver", "signalling/federation", "signalling/matrix", "signalling/matrixrtc", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing"},
 		why: "Matrix types end at the Matrix edges"},
 	{path: "github.com/livekit/protocol/rpc", why: "of livekit/protocol we take livekit, auth and webhook only: the rest pulls in psrpc and redis"},
 	{path: "github.com/livekit/protocol/redis", why: "of livekit/protocol we take livekit, auth and webhook only: the rest pulls in psrpc and redis"},

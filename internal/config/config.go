@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Development credentials: used when the file names no key, and refused wherever others could reach them.
@@ -68,7 +69,11 @@ type Admin struct{ Listen string }
 type Room struct{ AutoCreate bool }
 
 // Membership is what is done about the events by which clients say that they are in a call.
-type Membership struct{ Delegate bool } // delayed leaves are taken over where that is known to work
+type Membership struct {
+	Delegate bool          // delayed leaves are taken over where that is known to work
+	Sweep    bool          // memberships of participants who are gone are cleared
+	Grace    time.Duration // who publishes without a membership is not forwarded after that; 0 = is
+}
 
 // Data is what survives a restart.
 type Data struct {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -26,7 +27,7 @@ func TestDefaults(t *testing.T) {
 		Room:  Room{AutoCreate: true},
 		Keys:  map[string]string{"devkey": "secret"},
 
-		Membership:  Membership{Delegate: true},
+		Membership:  Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second},
 		RemoteUsers: true,
 		Limits:      Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}},
 	}
@@ -175,6 +176,8 @@ func TestProblems(t *testing.T) {
 			`matrix_rooms[0].room: "#a:b.org" is not the id of a Matrix room`, `matrix_rooms[1].publish: "all" is not a policy`,
 			`matrix_rooms[1].sorces: no such setting - did you mean matrix_rooms[1].sources?`,
 			`matrix_rooms[2].room: !a:b.org is listed twice`, `matrix_rooms[2].sources: "voice" cannot be published`, `matrix_rooms[3]: is not a room`}},
+		{"times", "membership: {grace: 15, sweep: 2}", nil, []string{
+			`membership.grace: "15" is not a time from 1s to 1h0m0s - write for example 15s, or off`, `membership.sweep: "2" is neither yes nor no`}},
 		{"by environment", "", []string{"CALLSERVER_MEDIA_UDP_PORT=many", "CALLSERVER_KEYS={"}, []string{
 			`CALLSERVER_KEYS (keys): is not a YAML value`, `CALLSERVER_MEDIA_UDP_PORT (media.udp_port): many is not a port`}},
 	} {

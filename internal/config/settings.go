@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 )
@@ -55,6 +56,8 @@ var settings = []setting{
 	{"federation_private_networks", false, "[10.0.0.0/8]", privateNetworks},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
 	{"membership.delegate", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Delegate })},
+	{"membership.sweep", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Sweep })},
+	{"membership.grace", true, "15s", period(func(c *Config) *time.Duration { return &c.Membership.Grace }, time.Second, time.Hour)},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
 }
 
@@ -63,9 +66,9 @@ func defaults(c *Config) {
 	c.Admin.Listen = "127.0.0.1:7980"
 	c.Media.UDPPort, c.Media.TCPPort = 7881, 7881
 	c.Keys = map[string]string{}
-	c.Membership.Delegate = true
 	c.RemoteUsers = true
 	c.Limits.Requests = Requests{Address: 3000, User: 120, Server: 6000}
+	c.Membership = Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second}
 }
 
 // Keys lists every setting, in the order of the manual.
@@ -154,6 +157,22 @@ func boolean(field func(*Config) *bool) func(*loader, string, any) {
 		default:
 			l.problem(key, fmt.Sprintf("%q is neither yes nor no", fmt.Sprint(v)), "use true or false")
 		}
+	}
+}
+
+// period reads a length of time within bounds; off is 0.
+func period(field func(*Config) *time.Duration, least, most time.Duration) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		if isOff(v) {
+			*field(&l.config) = 0
+			return
+		}
+		d, err := time.ParseDuration(fmt.Sprint(v))
+		if err != nil || d < least || d > most {
+			l.problem(key, fmt.Sprintf("%q is not a time from %v to %v", fmt.Sprint(v), least, most), "write for example 15s, or off")
+			return
+		}
+		*field(&l.config) = d
 	}
 }
 

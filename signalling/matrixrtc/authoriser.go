@@ -53,6 +53,7 @@ import (
 	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/matrixrtc/roster"
 	"callserver/signalling/matrixrtc/standing"
 	"callserver/signalling/token"
 )
@@ -101,6 +102,7 @@ type Options struct {
 	Sessions    Sessions           // the running calls; nil means that nobody is ever in one
 	Revocations *token.Revocations // shared with whoever checks tokens; nil means that nobody does
 	Leaves      *leave.Keeper      // takes over delayed leaves; nil means that nobody does
+	Roster      *roster.Roster     // hears of every token; nil means that nobody does
 
 	// Where clients find the media server and this service. Empty means derived from the host the client asked,
 	// which is for development: clients tell servers apart by the exact text of these URLs.

@@ -7,6 +7,7 @@ import (
 	"callserver/sfu"
 	"callserver/signalling"
 	"callserver/signalling/matrixrtc/member"
+	"callserver/signalling/matrixrtc/roster"
 	"callserver/signalling/token"
 )
 
@@ -27,6 +28,10 @@ func (a *Authoriser) issue(q *request, who admission) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	a.options.Roster.Issued(roster.Presence{
+		Stay: roster.Stay{Room: q.room, Call: g.Room, User: who.user, Device: q.device},
+		Slot: q.slot, Member: q.member, Identity: g.Identity, Publishes: g.CanPublish,
+	})
 	if !may.create {
 		a.counters.restricted.Add(1)
 		a.auditAdmission(q, who, may)

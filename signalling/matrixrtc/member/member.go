@@ -152,6 +152,17 @@ func KeyOf(key, user, device string) bool {
 	return ok && user != "" && device != "" && (rest == "" || rest[0] == '_')
 }
 
+// StateKeys are the state keys that a device's membership may have, today's first: with the underscore in front, without
+// it in rooms where keys may name their owner (MSC3757, MSC3779), and without the application, as in 2024.
+func StateKeys(user, device, slot string) []string {
+	application, call, _ := strings.Cut(slot, "#")
+	if call == "ROOM" {
+		call = ""
+	}
+	today, former := user+"_"+device+"_"+application+call, user+"_"+device
+	return []string{"_" + today, today, "_" + former, former}
+}
+
 // UserOf returns whose a state key is, if it says: the user before the first underscore behind the server name.
 func UserOf(key string) (string, bool) {
 	user := strings.TrimPrefix(key, "_")

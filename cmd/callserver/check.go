@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 )
@@ -13,7 +14,9 @@ func (c checkCmd) Run(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	if _, err := connections(conf, slog.New(slog.DiscardHandler)); err != nil {
+	_, err = connections(conf, slog.New(slog.DiscardHandler))
+	_, keysErr := signingKeys(conf)
+	if err = errors.Join(err, keysErr); err != nil {
 		return err
 	}
 	for _, w := range conf.Warnings {

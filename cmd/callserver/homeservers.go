@@ -43,3 +43,20 @@ func directory(c *config.Config) *federation.Directory {
 	}
 	return federation.New(o)
 }
+
+// signingKeys reads the key of each homeserver of the configuration, in its order, and reports every file that holds none.
+func signingKeys(c *config.Config) ([]*federation.SigningKey, error) {
+	keys := make([]*federation.SigningKey, len(c.Homeservers))
+	var errs []error
+	for i, h := range c.Homeservers {
+		if h.SigningKey.Name == "" {
+			continue
+		}
+		key, err := federation.ParseSigningKey(h.SigningKey.Text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("homeservers[%d].signing_key_file: %s: %w - name the homeserver's own, Synapse's signing_key_path or Dendrite's private_key", i, h.SigningKey.Name, err))
+		}
+		keys[i] = key
+	}
+	return keys, errors.Join(errs...)
+}

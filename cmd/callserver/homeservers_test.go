@@ -67,3 +67,23 @@ func TestBrokenRegistration(t *testing.T) {
 		}
 	}
 }
+
+func TestBrokenSigningKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "callserver.yaml")
+	key := filepath.Join(filepath.Dir(file), "signing.key")
+	if err := os.WriteFile(file, []byte("homeservers: [{server_name: example.org, signing_key_file: signing.key}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]int{"ed25519 a_AbCd secret-of-mine": exitFailure, "ed25519 a_AbCd YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1": 0} {
+		if err := os.WriteFile(key, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var said bytes.Buffer
+		if code := run(t.Context(), []string{"check", "-c", file}, nil, &said, &said); code != want {
+			t.Errorf("exit %d, want %d: %s", code, want, &said)
+		}
+		if strings.Contains(said.String(), "secret-of-mine") || strings.Contains(said.String(), "homeservers[0].signing_key_file: signing.key: not a signing key") != (want != 0) {
+			t.Errorf("check says: %s", &said)
+		}
+	}
+}

@@ -52,6 +52,7 @@ func (s *server) observe() {
 		counter("matrix_requests_total", "Requests to the Matrix endpoints.", func(v matrixrtc.Stats) uint64 { return v.Requests }),
 		counter("matrix_tokens_total", "Tokens issued with full access.", func(v matrixrtc.Stats) uint64 { return v.Tokens }),
 		counter("matrix_tokens_restricted_total", "Tokens issued to subscribe only.", func(v matrixrtc.Stats) uint64 { return v.Restricted }),
+		counter("matrix_tokens_relayed_total", "Tokens that other homeservers issued to users of ours.", func(v matrixrtc.Stats) uint64 { return v.Relayed }),
 		counter("matrix_bad_requests_total", "Requests answered 400 or 413.", func(v matrixrtc.Stats) uint64 { return v.BadRequests }),
 		counter("matrix_unauthorized_total", "Requests whose homeserver did not vouch for the user.", func(v matrixrtc.Stats) uint64 { return v.Unauthorized }),
 		counter("matrix_forbidden_total", "Requests answered 403: another homeserver, or not in the room.", func(v matrixrtc.Stats) uint64 { return v.Forbidden }),

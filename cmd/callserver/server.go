@@ -94,7 +94,11 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	})
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	s.directory = directory(c)
-	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c)); err != nil {
+	signing, err := signingKeys(c)
+	if err != nil {
+		return nil, err
+	}
+	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c, signing)); err != nil {
 		return nil, err
 	}
 	s.page = web.New(pageOptions(c))
@@ -121,7 +125,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	return s, nil
 }
 
-func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
+func (s *server) authoriserOptions(c *config.Config, signing []*federation.SigningKey) matrixrtc.Options {
 	o := matrixrtc.Options{
 		Keys:        c.Keys,
 		Rooms:       roomMaker{s.rooms},
@@ -138,7 +142,7 @@ func (s *server) authoriserOptions(c *config.Config) matrixrtc.Options {
 	for i, h := range c.Homeservers {
 		o.Homeservers = append(o.Homeservers, matrixrtc.Homeserver{
 			ServerName: h.ServerName, ClientAPI: h.ClientAPI, Connection: s.matrix[i],
-			Unverified: h.Unverified, PublishRemote: h.PublishRemote,
+			Unverified: h.Unverified, PublishRemote: h.PublishRemote, SigningKey: signing[i],
 		})
 	}
 	o.Requests = matrixrtc.Requests(c.Limits.Requests)

@@ -129,6 +129,7 @@ type Homeserver struct {
 	Federation string // base URL that replaces server-name resolution, "" = resolve
 
 	Registrations []File // application service registrations that the homeserver has too
+	SigningKey    File   // the key with which it signs requests to others; no name means none
 	Unverified    bool   // its users are let in where nobody can tell whether they are in the Matrix room; by default they are not
 	PublishRemote bool   // users of other homeservers may publish in calls that its users hold
 }

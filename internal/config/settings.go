@@ -297,7 +297,7 @@ func homeservers(l *loader, key string, v any) {
 
 // HomeserverKeys lists the settings of one entry of homeservers.
 func HomeserverKeys() []string {
-	return []string{"server_name", "client_api", "federation", "registration", "unverified", "publish"}
+	return []string{"server_name", "client_api", "federation", "registration", "signing_key_file", "unverified", "publish"}
 }
 
 func (l *loader) homeserver(at string, fields map[string]any) {
@@ -321,6 +321,8 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 			}
 		case "registration":
 			h.Registrations = l.registrations(key, value)
+		case "signing_key_file":
+			h.SigningKey = l.secretFile(key, value)
 		case "unverified":
 			h.Unverified = value == "allow"
 			if value != "allow" && value != "refuse" {
@@ -370,6 +372,21 @@ func (l *loader) registrations(key string, v any) (files []File) {
 		files = append(files, File{name, text})
 	}
 	return files
+}
+
+// secretFile reads a file that only this server should be able to read.
+func (l *loader) secretFile(key string, v any) File {
+	name, isText := v.(string)
+	if !isText || name == "" {
+		l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name the file, for example signing.key")
+		return File{}
+	}
+	text, ok := l.file(key, name)
+	if !ok {
+		return File{}
+	}
+	l.warnIfPublic(key, name)
+	return File{name, text}
 }
 
 // warnIfPublic warns of a file of secrets that everybody can read.

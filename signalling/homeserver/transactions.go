@@ -34,7 +34,7 @@ func Handler(homeservers ...*Homeserver) http.Handler {
 				refuse(w, http.StatusUnauthorized, "M_MISSING_TOKEN", "Missing hs_token")
 				return
 			}
-			h := owner(homeservers, token)
+			h := owner(homeservers, token, (*Registration).Receives)
 			if h == nil {
 				refuse(w, http.StatusForbidden, "M_FORBIDDEN", "Wrong hs_token")
 				return
@@ -55,14 +55,14 @@ func Handler(homeservers ...*Homeserver) http.Handler {
 	return mux
 }
 
-// owner finds the homeserver whose registration with a url has the token, in a time that depends on neither.
-func owner(homeservers []*Homeserver, token string) *Homeserver {
+// owner finds the homeserver whose registration of some kind has the token, in a time that depends on neither.
+func owner(homeservers []*Homeserver, token string, kind func(*Registration) bool) *Homeserver {
 	var found *Homeserver
 	given := sha256.Sum256([]byte(token))
 	for _, h := range homeservers {
 		for _, r := range h.options.Registrations {
 			right := sha256.Sum256([]byte(r.ServerToken))
-			if subtle.ConstantTimeCompare(given[:], right[:]) == 1 && r.Receives() {
+			if subtle.ConstantTimeCompare(given[:], right[:]) == 1 && kind(r) {
 				found = h
 			}
 		}

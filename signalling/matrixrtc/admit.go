@@ -44,9 +44,9 @@ type admission struct {
 	holders   []holder // who holds the call open
 }
 
-// admit decides about a user whom the homeserver vouches for.
-func (a *Authoriser) admit(ctx context.Context, q *request, user string, now time.Time) (admission, error) {
-	server := serverOf(user)
+// admit decides about a proven user.
+func (a *Authoriser) admit(ctx context.Context, q *request, now time.Time) (admission, error) {
+	user, server := q.proof.user, q.proof.server()
 	if err := a.permitted(server, now); err != nil {
 		return admission{}, err
 	}
@@ -56,9 +56,8 @@ func (a *Authoriser) admit(ctx context.Context, q *request, user string, now tim
 	if !local && len(holders) == 0 {
 		return admission{}, refuseUnheld() // which the policy says too, but before a question to a homeserver
 	}
-	p := standing.Place{User: id.UserID(user), Room: id.RoomID(q.room)}
-	found, err := a.members.Check(ctx, p, holders)
-	if err := a.judge(p, found, err, now); err != nil {
+	found, err := a.stands(ctx, q, holders, now)
+	if err != nil {
 		return admission{}, err
 	}
 	who := admission{user: user, full: local, verified: found.Verified, by: found.By, moderator: found.Moderator}
@@ -72,6 +71,13 @@ func (a *Authoriser) admit(ctx context.Context, q *request, user string, now tim
 		a.expect(call, user, now)
 	}
 	return who, nil
+}
+
+// stands finds out how a proven user stands in the Matrix room, and refuses who is not in it.
+func (a *Authoriser) stands(ctx context.Context, q *request, holders []id.UserID, now time.Time) (standing.Finding, error) {
+	p := standing.Place{User: id.UserID(q.proof.user), Room: id.RoomID(q.room)}
+	found, err := a.members.CheckAs(ctx, p, holders, q.proof.caller)
+	return found, a.judge(p, found, err, now)
 }
 
 // permitted refuses users of homeservers that the operator does not want.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"callserver/signalling/matrixrtc/standing"
 )
 
 // A reason says in one word why a request was refused: for the log, and as the label of a metric. They are few, and none
@@ -23,8 +25,10 @@ const (
 	reasonDenied       reason = "denied"       // of a homeserver that servers.deny names, or servers.allow does not
 	reasonBarred       reason = "barred"       // of a homeserver that the room's server ACL denies
 	reasonUnvouched    reason = "unvouched"    // the homeserver does not answer for the user
+	reasonForged       reason = "forged"       // no signature of the homeserver that is said to ask, or not its user
 	reasonReplayed     reason = "replayed"     // an OpenID token shown for another device or room
 	reasonUnheld       reason = "unheld"       // of another homeserver, and no local user is in the call
+	reasonElsewhere    reason = "elsewhere"    // refused by another homeserver whose media server was asked for
 	reasonOutside      reason = "outside"      // not joined to the Matrix room
 	reasonUnverifiable reason = "unverifiable" // nobody can tell
 	reasonUnavailable  reason = "unavailable"  // the homeserver does not answer
@@ -37,7 +41,7 @@ const (
 
 var reasons = []reason{
 	reasonMalformed, reasonAddress, reasonServer, reasonUser, reasonUnlisted, reasonDenied, reasonBarred,
-	reasonUnvouched, reasonReplayed, reasonUnheld,
+	reasonUnvouched, reasonForged, reasonReplayed, reasonUnheld, reasonElsewhere,
 	reasonOutside, reasonUnverifiable, reasonUnavailable, reasonFull, reasonDelegation, reasonClosing, reasonInternal, reasonOther,
 }
 
@@ -95,6 +99,14 @@ type attempt struct {
 func (a *attempt) Error() string { return a.err.Error() }
 func (a *attempt) Unwrap() error { return a.err }
 
+// attempt adds what is known of the request to an error. Nil is a request that was not understood.
+func (r *request) attempt(err error) error {
+	if err == nil || r == nil {
+		return err
+	}
+	return &attempt{r, err}
+}
+
 // auditRefusal writes the one record of a request that was refused. Those that a limit refuses are written once a minute for
 // each address, user or server: anybody can make any number of them.
 func (a *Authoriser) auditRefusal(addr netip.Addr, err error, answer *refusal) {
@@ -142,6 +154,11 @@ func (a *Authoriser) auditAdmission(q *request, who admission, may rights) {
 	}, q.describe(q.addr)...)...)
 }
 
+// auditRelay writes the one record of a token that another homeserver issued.
+func (a *Authoriser) auditRelay(q *request, found standing.Finding) {
+	a.options.Logger.Info("call access granted elsewhere", append([]any{"membership", found.By, "by", q.target}, q.describe(q.addr)...)...)
+}
+
 // describe is what a record says of a request: how it came, and who, which and where, which the log shows only where the
 // operator wants it (internal/telemetry). Nil is a request that was not understood.
 func (r *request) describe(addr netip.Addr) []any {
@@ -149,22 +166,11 @@ func (r *request) describe(addr netip.Addr) []any {
 	if r == nil {
 		return args
 	}
-	args = append(args, "generation", r.generation(), "homeserver", r.server(), "room", r.room, "device", r.device)
+	args = append(args, "generation", int(r.generation), "homeserver", r.server(), "room", r.room, "device", r.device)
 	if r.proof.user != "" {
 		args = append(args, "proof", r.proof.way.String(), "user", r.proof.user)
 	}
 	return args
-}
-
-// generation is that of the client's contract with us: /sfu/get, /get_token, and the homeserver's own endpoint.
-func (r *request) generation() int {
-	switch {
-	case r.proof.user != "" && r.proof.way != byOpenID || r.openID.ServerName == "":
-		return 3
-	case r.member == "":
-		return 1
-	}
-	return 2
 }
 
 // server is the homeserver that the request names, or whose user it is.

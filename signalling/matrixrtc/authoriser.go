@@ -85,6 +85,8 @@ type Homeserver struct {
 	Unverified bool                   // its users are let in where nobody can tell whether they are in the Matrix room
 
 	PublishRemote bool // users of other homeservers publish in calls that its users hold
+
+	SigningKey *federation.SigningKey // signs requests to other homeservers in its name; nil means that nothing does
 }
 
 // Options of an Authoriser. Keys, Rooms and Directory are required.

@@ -16,9 +16,14 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"room":null,"openid_token":[]}`))
 	f.Add([]byte(`{"room":"!a","device_id":"8448:x","openid_token":{"access_token":"T","matrix_server_name":"example.org"},"delay_id":0}`))
 	f.Add([]byte(`{"member":{"id":"\ud800"},"slot_id":"\u0000"}`))
+	f.Add([]byte(hostedBody))
+	f.Add([]byte(`{"url":"u","room_id":"r","slot_id":"s","member":{"id":"m"},"delay_id":"d","user_id":"@a:b"}`))
 	f.Add([]byte(`[[[[`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for name, parse := range map[string]func([]byte) (*request, error){"sfu/get": parseSFUGet, "get_token": parseGetToken} {
+		for name, parse := range map[string]func([]byte) (*request, error){
+			"sfu/get": parseSFUGet, "get_token": parseGetToken,
+			"hosted": parseHosted, "delegation": parseHostedDelegation, "federated": parseFederated,
+		} {
 			q, err := parse(body)
 			if err != nil {
 				var r *refusal
@@ -27,10 +32,11 @@ func FuzzRequest(f *testing.F) {
 				}
 				continue
 			}
-			if q.room == "" || q.slot == "" || q.device == "" || q.openID.AccessToken == "" || q.openID.ServerName == "" {
-				t.Fatalf("%s accepts %q as %+v", name, body, q)
+			whole := q.device != "" && q.openID.AccessToken != "" && q.openID.ServerName != "" && (q.member == "") == (q.claimedUser == "")
+			if q.generation == unlinked {
+				whole = q.member != "" && q.url != "" && (name == "federated") == (q.claimedUser != "") && (name == "delegation") == (q.delay != "")
 			}
-			if (q.member == "") != (q.claimedUser == "") {
+			if q.room == "" || q.slot == "" || !whole {
 				t.Fatalf("%s accepts %q as %+v", name, body, q)
 			}
 			if identity := q.identity("@a:example.org"); identity == "" {

@@ -3,34 +3,44 @@ package matrixrtc
 import (
 	"net/http"
 	"time"
+
+	"callserver/signalling/homeserver"
 )
 
 // A door is one way to come to the authoriser: what requests look like there, and what proves whose they are. What
 // follows the proof is the same behind all of them: [Authoriser.enter], then the leave that is delegated, then the token.
 type door struct {
+	cors  cors
 	parse func(body []byte) (*request, error)
 	prove func(a *Authoriser, r *http.Request, q *request, now time.Time) (proof, error)
 }
 
 var (
-	doorSFUGet   = door{parseSFUGet, (*Authoriser).proveByOpenID}
-	doorGetToken = door{parseGetToken, (*Authoriser).proveByOpenID}
+	doorSFUGet   = door{tokenCORS, parseSFUGet, (*Authoriser).proveByOpenID}
+	doorGetToken = door{tokenCORS, parseGetToken, (*Authoriser).proveByOpenID}
 )
 
 // A way is how a user was proven.
 type way uint8
 
 const (
-	byOpenID way = iota // the user's homeserver answers for an OpenID token
+	byOpenID     way = iota // the user's homeserver answers for an OpenID token
+	byHomeserver            // the user's homeserver hands the request on (MSC4512)
+	byToken                 // the user's homeserver knows the caller's access token
+	bySignature             // the user's homeserver signed the request, or another one says so that handed it on
 )
 
-func (w way) String() string { return [...]string{"openid"}[w] }
+func (w way) String() string {
+	return [...]string{"openid", "homeserver", "token", "signature"}[w]
+}
 
 // A proof says who asks, beyond doubt.
 type proof struct {
 	user  string
 	way   way
 	token openIDToken // byOpenID only: it can be shown to us again
+
+	caller *homeserver.Agent // byToken only: asks in the caller's own name, for as long as the request lasts
 }
 
 // server is the homeserver of the user.

@@ -35,13 +35,20 @@ func (d delegation) read() (delay string, length time.Duration, err error) {
 		return "", 0, nil
 	}
 	var ms float64
-	if json.Unmarshal(d.ID, &delay) != nil || delay == "" || len(delay) > maxField {
-		return "", 0, badJSON("delay_id is missing or no string")
+	if delay, err = d.id(); err != nil {
+		return "", 0, err
 	}
 	if json.Unmarshal(d.Timeout, &ms) != nil || ms < 1 {
 		return "", 0, badJSON("delay_timeout is missing or no number of milliseconds")
 	}
 	return delay, time.Duration(min(ms, maxDelay)) * time.Millisecond, nil
+}
+
+func (d delegation) id() (delay string, err error) {
+	if json.Unmarshal(d.ID, &delay) != nil || delay == "" || len(delay) > maxField {
+		return "", badJSON("delay_id is missing or no string")
+	}
+	return delay, nil
 }
 
 const maxDelay = 24 * 60 * 60 * 1000 // ms
@@ -67,17 +74,47 @@ type getToken struct {
 	delegation
 }
 
-// A request is what the two endpoints ask for, in common terms.
+// hosted is the body of the endpoints that are the homeserver's by their path. The text of MSC4195 has member_id; before
+// the summer of 2026 there was a member in its place.
+type hosted struct {
+	Server   string `json:"server_name"` // whose media server; empty means the caller's own
+	URL      string `json:"url"`         // of the media server
+	RoomID   string `json:"room_id"`
+	SlotID   string `json:"slot_id"`
+	MemberID string `json:"member_id"`
+	UserID   string `json:"user_id"` // between homeservers only
+	Member   struct {
+		ID       string `json:"id"`
+		DeviceID string `json:"claimed_device_id"`
+	} `json:"member"`
+	delegation
+}
+
+// A generation is one of the three contracts between clients and authorisers that are in use.
+type generation uint8
+
+const (
+	byDevice generation = iota + 1 // /sfu/get: the participant is user and device
+	byMember                       // /get_token: the hash of user, device and member
+	unlinked                       // the homeserver's endpoints: the hash of user and member
+)
+
+// A request is what the endpoints ask for, in common terms.
 type request struct {
+	generation  generation
 	room        string // Matrix room id
 	slot        string
-	device      string // claimed: nothing proves it
+	device      string // claimed: nothing proves it; empty where clients do not say
 	member      string // empty on /sfu/get
-	claimedUser string // empty on /sfu/get
+	claimedUser string // empty on /sfu/get and from clients to their homeserver
 	openID      openIDToken
 
 	addr  netip.Addr // of the client
 	proof proof      // zero until somebody answered for the user
+
+	target string // whose media server a client asks its homeserver for; empty means ours
+	url    string // of the media server, there
+	body   []byte // as it came: it may be signed
 
 	delay  string        // id of the leave that the client wants to delegate; empty if it does not
 	length time.Duration // of its delay
@@ -85,8 +122,11 @@ type request struct {
 
 // identity is the participant identity of a verified user, in the form the endpoint's clients expect.
 func (r *request) identity(user string) string {
-	if r.member == "" {
+	switch r.generation {
+	case byDevice:
 		return member.DeviceIdentity(user, r.device)
+	case unlinked:
+		return member.UnlinkedIdentity(user, r.member)
 	}
 	return member.MemberIdentity(user, r.device, r.member)
 }
@@ -111,7 +151,10 @@ func parseSFUGet(body []byte) (*request, error) {
 		return nil, badJSON("device_id must not begin with a port number")
 	}
 	delay, length, err := b.read()
-	return &request{room: b.Room, slot: member.SlotRoom, device: b.DeviceID, openID: b.Token, delay: delay, length: length}, err
+	return &request{
+		generation: byDevice, room: b.Room, slot: member.SlotRoom, device: b.DeviceID,
+		openID: b.Token, delay: delay, length: length,
+	}, err
 }
 
 func parseGetToken(body []byte) (*request, error) {
@@ -132,10 +175,68 @@ func parseGetToken(body []byte) (*request, error) {
 	}
 	delay, length, err := b.read()
 	return &request{
-		room: b.RoomID, slot: b.SlotID,
+		generation: byMember, room: b.RoomID, slot: b.SlotID,
 		device: b.Member.DeviceID, member: b.Member.ID, claimedUser: b.Member.UserID,
 		openID: b.Token, delay: delay, length: length,
 	}, err
+}
+
+// parseHosted reads a token request to the homeserver.
+func parseHosted(body []byte) (*request, error) {
+	b, err := readHosted(body)
+	if err != nil {
+		return nil, err
+	}
+	return b.request(), nil
+}
+
+// parseHostedDelegation reads a delegation to the homeserver. The length of the delay may be missing: it is looked up.
+func parseHostedDelegation(body []byte) (*request, error) {
+	b, err := readHosted(body)
+	if err != nil {
+		return nil, err
+	}
+	q := b.request()
+	if present(b.Timeout) {
+		q.delay, q.length, err = b.read()
+	} else {
+		q.delay, err = b.id()
+	}
+	return q, err
+}
+
+// parseFederated reads a token request of another homeserver for one of its users.
+func parseFederated(body []byte) (*request, error) {
+	b, err := readHosted(body)
+	if err != nil {
+		return nil, err
+	}
+	q := b.request()
+	q.claimedUser, q.target = b.UserID, ""
+	return q, check(field{"user_id", b.UserID})
+}
+
+func readHosted(body []byte) (*hosted, error) {
+	b := &hosted{}
+	if err := decode(body, b); err != nil {
+		return nil, err
+	}
+	if b.MemberID == "" {
+		b.MemberID = b.Member.ID
+	}
+	for _, optional := range []field{{"server_name", b.Server}, {"member.claimed_device_id", b.Member.DeviceID}} {
+		if len(optional.value) > maxField {
+			return nil, badJSON("%s is too long", optional.name)
+		}
+	}
+	return b, check(field{"url", b.URL}, field{"room_id", b.RoomID}, field{"slot_id", b.SlotID}, field{"member_id", b.MemberID})
+}
+
+func (b *hosted) request() *request {
+	return &request{
+		generation: unlinked, room: b.RoomID, slot: b.SlotID, device: b.Member.DeviceID, member: b.MemberID,
+		target: b.Server, url: b.URL,
+	}
 }
 
 // looksLikePort reports whether user:device would read as a device of another server: device "8448:X" of @a:example.org

@@ -38,7 +38,13 @@ func (a *Authoriser) serve(w http.ResponseWriter, r *http.Request) {
 	case pathGetToken:
 		a.serveToken(w, r, doorGetToken)
 	case pathDelegate:
-		a.serveDelegation(w, r)
+		a.serveDelegation(w, r, doorGetToken)
+	case clientPrefix + pathGetToken, clientPrefixUnstable + pathGetToken:
+		a.serveToken(w, r, doorClient)
+	case clientPrefix + pathDelegate, clientPrefixUnstable + pathDelegate:
+		a.serveDelegation(w, r, doorClientDelegation)
+	case federationPrefix + pathGetToken, federationPrefixUnstable + pathGetToken:
+		a.serveToken(w, r, doorFederated)
 	case pathTransports, pathTransportsUnstable:
 		a.serveTransports(w, r)
 	case pathWellKnown:
@@ -85,85 +91,111 @@ func allow(w http.ResponseWriter, r *http.Request, c cors, methods ...string) bo
 }
 
 func (a *Authoriser) serveToken(w http.ResponseWriter, r *http.Request, d door) {
-	if !allow(w, r, tokenCORS, http.MethodPost) {
+	if !allow(w, r, d.cors, http.MethodPost) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	raw, err := a.authorise(w, r, d)
+	q, raw, err := a.authorise(w, r, d)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, struct {
-		URL string `json:"url"`
+	body := struct {
+		URL string `json:"url,omitempty"`
 		JWT string `json:"jwt"`
-	}{a.sfuURL(r), raw})
+	}{a.sfuURL(r), raw}
+	if q.generation == unlinked { // such clients have named the media server themselves
+		body.URL = ""
+	}
+	answer(w, http.StatusOK, body)
 }
 
-// authorise walks a token request through every check, takes over its leave if it has one, and mints the token.
-func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, d door) (string, error) {
-	q, who, err := a.verify(w, r, d)
+// authorise walks a token request through every check.
+func (a *Authoriser) authorise(w http.ResponseWriter, r *http.Request, d door) (*request, string, error) {
+	q, err := a.read(w, r, d)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := a.identify(r, q, d); err != nil {
+		return nil, "", q.attempt(err)
+	}
+	mint := a.mint
+	if !a.here(q) {
+		mint = a.relay
+	}
+	raw, err := mint(r.Context(), q, a.options.Now())
+	return q, raw, q.attempt(err)
+}
+
+// read reads a request, by the cheap checks first.
+func (a *Authoriser) read(w http.ResponseWriter, r *http.Request, d door) (*request, error) {
+	if a.closing.Load() {
+		return nil, &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
+	}
+	addr := a.options.ClientAddr(r)
+	if a.proxied(r) == nil { // everybody comes from the address of a homeserver that hands requests on
+		if err := a.limits.ofAddress(addr, a.options.Now()); err != nil {
+			return nil, err
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, bodyRefusal(err)
+	}
+	q, err := d.parse(body)
+	if err != nil {
+		return nil, err
+	}
+	q.addr, q.body = addr, body
+	if q.delay != "" && a.options.Leaves == nil {
+		return nil, q.attempt(errNoDelegation)
+	}
+	return q, nil
+}
+
+// identify finds out beyond doubt who sent a request.
+func (a *Authoriser) identify(r *http.Request, q *request, d door) (err error) {
+	q.proof, err = d.prove(a, r, q, a.options.Now())
+	return err
+}
+
+// mint takes over the leave of a proven user if it has one, and issues the token.
+func (a *Authoriser) mint(ctx context.Context, q *request, now time.Time) (string, error) {
+	who, err := a.enter(ctx, q, now)
 	if err != nil {
 		return "", err
 	}
 	if q.delay != "" {
-		if err := a.delegate(r.Context(), q, who.user); err != nil {
-			return "", &attempt{q, err}
+		if err := a.delegate(ctx, q, who.user); err != nil {
+			return "", err
 		}
 	}
-	raw, err := a.issue(q, who)
-	if err != nil {
-		return "", &attempt{q, err}
-	}
-	return raw, nil
-}
-
-// verify walks a request through every check, the cheap ones first.
-func (a *Authoriser) verify(w http.ResponseWriter, r *http.Request, d door) (q *request, who admission, err error) {
-	if a.closing.Load() {
-		return nil, admission{}, &refusal{status: http.StatusServiceUnavailable, code: "M_UNKNOWN", text: "The server is shutting down"}
-	}
-	now, addr := a.options.Now(), a.options.ClientAddr(r)
-	if err := a.limits.ofAddress(addr, now); err != nil {
-		return nil, admission{}, err
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		return nil, admission{}, bodyRefusal(err)
-	}
-	q, err = d.parse(body)
-	if err != nil {
-		return nil, admission{}, err
-	}
-	q.addr = addr
-	if q.delay != "" && a.options.Leaves == nil {
-		return nil, admission{}, &attempt{q, errNoDelegation}
-	}
-	if q.proof, err = d.prove(a, r, q, now); err != nil {
-		return nil, admission{}, &attempt{q, err}
-	}
-	if who, err = a.enter(r.Context(), q, q.proof, now); err != nil {
-		return nil, admission{}, &attempt{q, err}
-	}
-	return q, who, nil
+	return a.issue(q, who)
 }
 
 // enter decides what a proven user gets. It is the same for every generation of clients.
-func (a *Authoriser) enter(ctx context.Context, q *request, p proof, now time.Time) (admission, error) {
+func (a *Authoriser) enter(ctx context.Context, q *request, now time.Time) (admission, error) {
+	if err := a.count(q, now); err != nil {
+		return admission{}, err
+	}
+	return a.admit(ctx, q, now)
+}
+
+// count holds a proven user to the limits, and an OpenID token to its first use.
+func (a *Authoriser) count(q *request, now time.Time) error {
+	p := q.proof
 	if _, listed := a.homeservers[p.server()]; listed { // the others were counted before they were asked
 		if err := a.limits.ofServer(p.server(), now); err != nil {
-			return admission{}, err
+			return err
 		}
 	}
 	if err := a.limits.ofUser(p.user, now); err != nil {
-		return admission{}, err
+		return err
 	}
 	if p.way == byOpenID {
-		if err := a.replays.check(p.token, q.device, q.room, now); err != nil {
-			return admission{}, err
-		}
+		return a.replays.check(p.token, q.device, q.room, now)
 	}
-	return a.admit(ctx, q, p.user, now)
+	return nil
 }
 
 func bodyRefusal(err error) error {

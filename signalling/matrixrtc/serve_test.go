@@ -142,7 +142,6 @@ func TestRefusals(t *testing.T) {
 		{"probe of the service", "/livekit/jwt/delegate_delayed_leave", "", 404, "M_UNRECOGNIZED"},
 		{"probe of the service at the root", "/delegate_delayed_leave", "", 404, "M_UNRECOGNIZED"},
 		{"probe of the homeserver", "/_matrix/client/unstable/io.element.msc4195/rtc/livekit/delegate_delayed_leave", "", 404, "M_UNRECOGNIZED"},
-		{"token endpoint of a homeserver", "/_matrix/client/v1/rtc/livekit/get_token", "{}", 404, "M_UNRECOGNIZED"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

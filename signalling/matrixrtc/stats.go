@@ -13,6 +13,7 @@ type Stats struct {
 	Requests     uint64 // to any endpoint, unknown ones included
 	Tokens       uint64 // issued with full access
 	Restricted   uint64 // issued to subscribe only
+	Relayed      uint64 // issued by other homeservers, for users of ours
 	BadRequests  uint64 // answered 400 or 413
 	Unauthorized uint64 // answered 401: the homeserver does not vouch for the user
 	Forbidden    uint64 // answered 403: no user of that homeserver gets in
@@ -38,7 +39,7 @@ type MemberStats struct {
 type counters struct {
 	reasons tally
 
-	requests, tokens, restricted                                atomic.Uint64
+	requests, tokens, restricted, relayed                       atomic.Uint64
 	badRequests, unauthorized, forbidden, rateLimited, failures atomic.Uint64
 	roomFailures                                                atomic.Uint64
 
@@ -62,7 +63,7 @@ func (c *counters) refused(status int) {
 
 func (c *counters) snapshot() Stats {
 	return Stats{
-		Requests: c.requests.Load(), Tokens: c.tokens.Load(), Restricted: c.restricted.Load(),
+		Requests: c.requests.Load(), Tokens: c.tokens.Load(), Restricted: c.restricted.Load(), Relayed: c.relayed.Load(),
 		BadRequests: c.badRequests.Load(), Unauthorized: c.unauthorized.Load(), Forbidden: c.forbidden.Load(),
 		RateLimited: c.rateLimited.Load(), Failures: c.failures.Load(), RoomFailures: c.roomFailures.Load(),
 		Members: MemberStats{

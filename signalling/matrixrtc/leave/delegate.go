@@ -17,17 +17,21 @@ type Delegation struct {
 	User   string // verified
 	Device string // claimed
 	Member string // id of the membership; empty on the older endpoint
-	Room   string // Matrix room id; its membership is verified
-	Slot   string
-	Delay  string
-	Length time.Duration // as the client says
+	// Unlinked means that the participant's identity is that of the user and the membership alone; the device may be empty.
+	Unlinked bool
+	Room     string // Matrix room id; its membership is verified
+	Slot     string
+	Delay    string
+	Length   time.Duration // as the client says; 0 if it does not
 }
 
 // job is for the identity by which readers know the member; others may be that of its participant, too.
 func (d *Delegation) job(server string) Job {
 	plain := member.DeviceIdentity(d.User, d.Device)
 	identities := member.Identities(d.User, d.Device, d.Member)
-	if d.Member != "" && d.Member != plain { // the membership is a sticky event, whose readers expect the hash
+	if d.Unlinked {
+		identities = []string{member.UnlinkedIdentity(d.User, d.Member)}
+	} else if d.Member != "" && d.Member != plain { // the membership is a sticky event, whose readers expect the hash
 		hashed := identities[len(identities)-1]
 		identities = []string{hashed, plain}
 	}
@@ -73,6 +77,9 @@ func (k *Keeper) delegate(ctx context.Context, d Delegation) error {
 	case !errors.Is(err, homeserver.ErrUnavailable):
 		return fmt.Errorf("%w: %w", ErrForeign, err)
 	}
+	if job.Length == 0 {
+		return fmt.Errorf("%w: neither the client nor the homeserver says how long the delay is - set the wide registration", ErrNotReal)
+	}
 	err = h.Do(ctx, Restart, d.User, d.Delay)
 	if t.bar(refused(err)) {
 		k.log.Warn("delayed leaves cannot be delegated: the homeserver lets only their users manage them - set the wide registration", "homeserver", server, "err", err)
@@ -101,7 +108,14 @@ func (d *Delegation) matches(s homeserver.Scheduled) bool {
 	if !errors.Is(err, member.ErrLeft) {
 		return false
 	}
-	return s.StateKey == nil || member.KeyOf(*s.StateKey, d.User, d.Device)
+	if s.StateKey == nil {
+		return true
+	}
+	if d.Device == "" {
+		user, ok := member.UserOf(*s.StateKey)
+		return ok && user == d.User
+	}
+	return member.KeyOf(*s.StateKey, d.User, d.Device)
 }
 
 func content(raw json.RawMessage) json.RawMessage {

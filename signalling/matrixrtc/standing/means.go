@@ -17,19 +17,24 @@ const (
 	byQuery   = "MSC4502"
 	byOwnEyes = "own eyes"
 	bySender  = "sender"
+	byToken   = "own token"
 	byWitness = "witness"
 )
 
 // ask asks the user's own homeserver, or for users of others every homeserver of ours: one of them is in the room.
 func (m *Members) ask(ctx context.Context, p Place, witnesses []id.UserID) (Finding, error) {
+	return m.askAs(ctx, p, witnesses, nil)
+}
+
+func (m *Members) askAs(ctx context.Context, p Place, witnesses []id.UserID, caller *homeserver.Agent) (Finding, error) {
 	connections := m.options.Connections
 	if i := slices.IndexFunc(connections, func(h *homeserver.Homeserver) bool { return h.Local(p.User) }); i >= 0 {
-		return m.askOne(ctx, connections[i], p, witnesses)
+		return m.askOne(ctx, connections[i], p, witnesses, caller)
 	}
 	var found Finding
 	var errs []error
 	for _, h := range connections {
-		f, err := m.askOne(ctx, h, p, witnesses)
+		f, err := m.askOne(ctx, h, p, witnesses, nil)
 		if f.Standing == Joined {
 			return f, nil
 		}
@@ -51,18 +56,25 @@ type means struct {
 }
 
 // askOne tries the means in the order of what they can see. The first that can see decides.
-func (m *Members) askOne(ctx context.Context, h *homeserver.Homeserver, p Place, witnesses []id.UserID) (Finding, error) {
+func (m *Members) askOne(ctx context.Context, h *homeserver.Homeserver, p Place, witnesses []id.UserID, caller *homeserver.Agent) (Finding, error) {
 	all := []means{{byQuery, m.query}}
 	if h.Local(p.User) {
 		all = append(all, means{byOwnEyes, ownEyes})
 	}
+	var others []means
 	for _, w := range onlookers(h, p.User, witnesses) {
-		name := byWitness
 		if w == h.Sender() {
-			name = bySender
+			all = append(all, means{bySender, eyesOf(w)})
+		} else {
+			others = append(others, means{byWitness, eyesOf(w)})
 		}
-		all = append(all, means{name, eyesOf(w)})
 	}
+	if caller != nil {
+		all = append(all, means{byToken, func(ctx context.Context, _ *homeserver.Homeserver, p Place) (Standing, error) {
+			return ofOneself(ctx, *caller, p)
+		}})
+	}
+	all = append(all, others...)
 	var errs []error
 	for _, one := range all {
 		s, err := one.look(ctx, h, p)
@@ -113,12 +125,17 @@ func (m *Members) query(ctx context.Context, h *homeserver.Homeserver, p Place) 
 	return Unknown, err
 }
 
-// ownEyes looks as the user in question. Who may not see a room is not in it.
+// ownEyes looks as the user in question.
 func ownEyes(ctx context.Context, h *homeserver.Homeserver, p Place) (Standing, error) {
 	agent, err := h.As(p.User)
 	if err != nil {
 		return Unknown, err
 	}
+	return ofOneself(ctx, agent, p)
+}
+
+// ofOneself looks with an agent of the user in question. Who may not see a room is not in it.
+func ofOneself(ctx context.Context, agent homeserver.Agent, p Place) (Standing, error) {
 	membership, err := agent.Membership(ctx, p.Room, p.User)
 	switch code := homeserver.Code(err); {
 	case err == nil && membership == event.MembershipJoin:

@@ -49,7 +49,7 @@ func (m *Members) rulesOf(ctx context.Context, room id.RoomID, users []id.UserID
 		eyes := onlookers(h, "", users)
 		slices.Reverse(eyes) // whoever is in the call is in the room; the sender may not be
 		for _, user := range eyes {
-			r, err := readRules(ctx, h, user, room)
+			r, err := readRulesAs(ctx, h, user, room)
 			if errors.Is(err, homeserver.ErrUnavailable) {
 				return rules{}, err
 			}
@@ -62,6 +62,21 @@ func (m *Members) rulesOf(ctx context.Context, room id.RoomID, users []id.UserID
 		}
 	}
 	return rules{}, nil
+}
+
+// rulesBy reads the rules of a room with the access token of somebody who is in it, where nobody else could.
+func (m *Members) rulesBy(ctx context.Context, caller homeserver.Agent, p Place) (rules, error) {
+	start := m.options.Now()
+	r, err := readRules(ctx, caller, p.User, p.Room)
+	if errors.Is(err, homeserver.ErrUnavailable) {
+		return rules{}, err
+	}
+	if err != nil {
+		return rules{}, nil // it cannot see it either
+	}
+	r.read = start
+	m.rules.Put(p.Room, r, start, start.Add(rulesLife))
+	return r, nil
 }
 
 // current reports whether rules that were read at that moment still count.
@@ -79,11 +94,15 @@ func (m *Members) outdate(room id.RoomID) {
 // errBlind means that somebody is not in a room.
 var errBlind = errors.New("not in the room")
 
-func readRules(ctx context.Context, h *homeserver.Homeserver, eyes id.UserID, room id.RoomID) (r rules, err error) {
+func readRulesAs(ctx context.Context, h *homeserver.Homeserver, eyes id.UserID, room id.RoomID) (rules, error) {
 	agent, err := h.As(eyes)
 	if err != nil {
-		return r, err
+		return rules{}, err
 	}
+	return readRules(ctx, agent, eyes, room)
+}
+
+func readRules(ctx context.Context, agent homeserver.Agent, eyes id.UserID, room id.RoomID) (r rules, err error) {
 	membership, err := agent.Membership(ctx, room, eyes)
 	if err != nil {
 		return r, err

@@ -6,7 +6,8 @@
 // # Who can tell
 //
 // In this order, and the first that can see the room decides: MSC4502, the user's own eyes through a wide registration,
-// the sender of the narrow one where it is in the room, the eyes of a local user who is in the call. Whoever looks for
+// the sender of the narrow one where it is in the room, the access token that the user came with, the eyes of a local user
+// who is in the call. Whoever looks for
 // somebody else must be in the room: homeservers show those who left how it was then.
 //
 // # How soon it is noticed
@@ -162,17 +163,26 @@ func (m *Members) fresh(verified time.Time) bool {
 // Check tells how the user stands in the room. Witnesses are local users in the call, who may be able to see. An error
 // means that a homeserver that could have told did not answer ([homeserver.ErrUnavailable]), or what is wrong with it.
 func (m *Members) Check(ctx context.Context, p Place, witnesses []id.UserID) (Finding, error) {
+	return m.CheckAs(ctx, p, witnesses, nil)
+}
+
+// CheckAs is Check where the user came with an access token: the caller, which nobody else is looked at through. Nil means
+// none. It is not kept.
+func (m *Members) CheckAs(ctx context.Context, p Place, witnesses []id.UserID, caller *homeserver.Agent) (Finding, error) {
 	start := m.options.Now()
 	f, ok := m.known.Get(p, start)
 	if !ok || !m.Believed(p, f.Verified) {
 		var err error
-		if f, err = m.ask(ctx, p, witnesses); f.Standing != Joined {
+		if f, err = m.askAs(ctx, p, witnesses, caller); f.Standing != Joined {
 			return f, err
 		}
 		f.Verified = start
 		m.known.Put(p, f, start, start.Add(memberLife))
 	}
 	r, err := m.rulesOf(ctx, p.Room, append([]id.UserID{p.User}, witnesses...))
+	if err == nil && r.read.IsZero() && caller != nil {
+		r, err = m.rulesBy(ctx, *caller, p)
+	}
 	if err != nil {
 		return Finding{}, err
 	}

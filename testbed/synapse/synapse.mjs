@@ -74,6 +74,7 @@ listeners:
     resources: [{names: [client, federation]}]
 ${additions ?? forCalls(registrations, generous, maxDelay)}
 rc_registration: ${generous}
+rc_room_creation: ${generous}
 rc_login: {address: ${generous}, account: ${generous}, failed_attempts: ${generous}}
 rc_joins: {local: ${generous}, remote: ${generous}}
 rc_invites: {per_room: ${generous}, per_user: ${generous}, per_issuer: ${generous}}

@@ -25,7 +25,7 @@ type Rules struct {
 //	token ---------------> coming ---- 90 s ----+
 //	                         |  ^               |
 //	                  joined v  | token         v
-//	membership event ----> here --- left, 5 s --> gone --> cleared, or nothing to clear: forgotten
+//	membership event ----> here --- left, 3 s --> gone --> cleared, or nothing to clear: forgotten
 //	                         ^                    |
 //	                         +------ joined ------+
 //

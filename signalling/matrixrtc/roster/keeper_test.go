@@ -335,7 +335,7 @@ func TestClearOnlyIf(t *testing.T) {
 			w.Joined(p)
 		}, kept: true},
 		{name: "it came back", lost: func(w *world) {
-			time.Sleep(4 * time.Second)
+			time.Sleep(2 * time.Second)
 			w.Joined(someone("2"))
 		}, kept: true},
 		{name: "its next session took over", lost: func(w *world) { w.Joined(someone("2")); w.leave(someone("1")) }, kept: true},

@@ -5,7 +5,7 @@
 //
 // # When a membership is cleared
 //
-// Only if all of this holds (rules of the MatrixRTC specification, and of docs/adr/0012):
+// Only if all of this holds (rules of the MatrixRTC specification, and of docs/adr/0014):
 //
 //   - its user is one of a configured homeserver's;
 //   - the transport that it publishes on is this server, by the exact service URL;
@@ -39,7 +39,7 @@ const (
 	returnTime = 30 * time.Second
 	// lossTime is how long a client may take to come back after its connection was given up, which comes after the
 	// resume window of its edge: 20 s after the last packet. Together they stay below 30 s.
-	lossTime = 5 * time.Second
+	lossTime = 3 * time.Second
 	// leaveTime is for how long a delegated leave may be on its way before the membership is cleared all the same.
 	leaveTime = 30 * time.Second
 

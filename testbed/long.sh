@@ -10,8 +10,11 @@ fuzz) FUZZTIME=${FUZZTIME:-10m} testbed/fuzz.sh ;;
 clients) for i in 1 2 3 4 5; do node testbed/clients/run.mjs; done ;;
 homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
 demo) for server in dendrite synapse; do HOMESERVER=$server CHECK=1 node testbed/demo/main.mjs; done ;;
+federation)
+	node --test-reporter=spec testbed/federation/test.mjs dendrite+dendrite synapse+dendrite dendrite+synapse synapse+synapse
+	;;
 *)
-	echo "make long PART=race|fuzz|clients|homeservers|demo" >&2
+	echo "make long PART=race|fuzz|clients|homeservers|demo|federation" >&2
 	exit 2
 	;;
 esac

@@ -44,9 +44,13 @@ suite_homeservers() {
 	prepare_homeservers && node --test-reporter=spec testbed/homeservers/test.mjs &&
 		node --test --test-concurrency=1 --test-reporter=spec testbed/homeservers/{connection,membership,setup}.mjs
 }
+suite_elementcall() {
+	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs
+}
+suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz web page homeservers clients)
+all=(build lint go fuzz web page homeservers elementcall federation clients)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

@@ -4,12 +4,14 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
-import { busyMachine, Call, eventually, launch, PATIENCE_MS } from "../elementcall/call.mjs";
+import { busyMachine, launch, PATIENCE_MS } from "../elementcall/call.mjs";
+import { expectMedia, expectScreenShare } from "../elementcall/media.mjs";
+import { expectEncryption, expectTiles, Meeting } from "../elementcall/meeting.mjs";
+import { expectMembers, expectNoMember } from "../elementcall/membership.mjs";
 import { widgetHost } from "../elementcall/widget/bundle.mjs";
 import { outputs, say } from "../process/cache.mjs";
+import { eventually } from "../process/eventually.mjs";
 import { Stack } from "../stack/stack.mjs";
-import { expectMedia, expectScreenShare } from "./media.mjs";
-import { expectMembers, expectNoMember } from "./membership.mjs";
 
 const rooms = { encrypted: { encrypted: true }, unencrypted: { encrypted: false } };
 
@@ -24,15 +26,14 @@ export async function check({ kind, names }) {
   const times = [];
   try {
     for (const widget of [false, true]) {
-      const calls = await Promise.all(stack.users.map((user) => Call.create(browser, user, { widget, logs })));
+      const seats = stack.users.map((user) => ({ user, stack }));
+      const meeting = await Meeting.create(browser, seats, { logs, widget, tell: say });
       for (const [room, { encrypted }] of Object.entries(rooms)) {
-        const label = `${widget ? "widget" : "standalone"}-${room}`;
-        await Promise.race([
-          callOnce({ stack, calls, room: stack.rooms[room], encrypted, label, times }),
-          stack.callserver.exited.then((how) => Promise.reject(new Error(`callserver ${how}; see ${stack.callserver.log}`))),
-        ]);
+        meeting.move(`${widget ? "widget" : "standalone"}-${room}`, stack.rooms[room]);
+        await meeting.play(() => callOnce(meeting, stack, encrypted));
       }
-      await Promise.all(calls.map((call) => call.close()));
+      times.push(...meeting.times);
+      await meeting.close();
     }
   } finally {
     await browser.close();
@@ -42,53 +43,22 @@ export async function check({ kind, names }) {
   say(`OK: four calls of three users on ${kind} in ${Math.round((Date.now() - started) / 1000)} s`);
 }
 
-async function callOnce({ stack, calls, room, encrypted, label, times }) {
-  say(`${label}: three users join`);
-  try {
-    await Promise.all(calls.map((call) => call.open(stack.site.link(call.user, { room, widget: call.widget }))));
-    await joinAll(calls, label, times);
-    await expectMembers(stack, calls, room);
-    await expectMedia(calls, (text) => say(`${label}: ${text}`));
-    await Promise.all(calls.map((call) => call.screenshot(label)));
-    await expectEncryption(calls, encrypted);
-    say(`${label}: everybody hears and sees both others for 10 s`);
-    await muteShows(calls);
-    say(`${label}: muted microphone and camera show on the others`);
-    await screenShareArrives(calls);
-    say(`${label}: the screen share arrives`);
-    await leaveAll(stack, calls, room);
-    say(`${label}: who leaves is gone`);
-  } catch (error) {
-    await Promise.all(calls.map((call) => call.report(label)));
-    await stack.report(calls[0].logs);
-    throw new Error(`${label}: ${error.message}\n  screenshots, consoles and logs: ${calls[0].logs}`, { cause: error });
-  }
-}
-
-/** One after the other, so that each join's time is its own. */
-async function joinAll(calls, label, times) {
-  for (const [index, call] of calls.entries()) {
-    await call.join();
-    for (const present of calls.slice(0, index + 1)) await everyTile(present, calls.slice(0, index + 1));
-    if (index === 0) continue;
-    const { joined, firstFrame } = await eventually(`${call.name} sees the first remote picture`, PATIENCE_MS, async () => {
-      const marks = await call.marks();
-      return marks.firstFrame ? marks : undefined;
-    });
-    times.push({ label, name: call.name, ms: firstFrame - joined });
-    say(`${label}: ${call.name} sees the first remote picture ${firstFrame - joined} ms after the click on Join`);
-  }
-}
-
-/** Waits until the page shows a tile for each of these and for nobody else. */
-function everyTile(call, calls) {
-  const wanted = calls.map(({ name }) => name).sort();
-  return eventually(`${call.name} shows the tiles of ${wanted.join(", ")}`, PATIENCE_MS, async (seen) => {
-    // Who speaks may have a large tile besides the small one.
-    const tiles = [...new Set((await call.tiles()).map(({ name }) => name))].sort();
-    seen(tiles);
-    return tiles.join() === wanted.join() ? true : undefined;
-  });
+async function callOnce(meeting, stack, encrypted) {
+  const { calls, label, room } = meeting;
+  meeting.tell("three users join");
+  await meeting.open();
+  await meeting.join();
+  await expectMembers(stack, calls, room);
+  await expectMedia(calls, (text) => meeting.tell(text));
+  await Promise.all(calls.map((call) => call.screenshot(label)));
+  await expectEncryption(calls, encrypted);
+  meeting.tell("everybody hears and sees both others for 10 s");
+  await muteShows(calls);
+  meeting.tell("muted microphone and camera show on the others");
+  await screenShareArrives(calls);
+  meeting.tell("the screen share arrives");
+  await leaveAll(stack, calls, room);
+  meeting.tell("who leaves is gone");
 }
 
 function tileShows(call, name, what, wanted) {
@@ -97,16 +67,6 @@ function tileShows(call, name, what, wanted) {
     seen(tile);
     return tile && Object.entries(wanted).every(([key, value]) => tile[key] === value) ? true : undefined;
   });
-}
-
-/** Two tracks sent and four received each pass a transform when they are encrypted, and none otherwise. */
-async function expectEncryption(calls, encrypted) {
-  for (const call of calls) {
-    const transforms = await call.transforms();
-    if (encrypted ? transforms < 6 : transforms > 0) {
-      throw new Error(`${call.name}: ${transforms} encrypted tracks in a room that is ${encrypted ? "" : "not "}encrypted`);
-    }
-  }
 }
 
 async function muteShows([muting, ...others]) {
@@ -134,7 +94,7 @@ async function leaveAll(stack, calls, room) {
   while (remaining.length > 0) {
     const leaving = remaining.pop();
     await leaving.leave();
-    for (const call of remaining) await everyTile(call, remaining);
+    for (const call of remaining) await expectTiles(call, remaining);
     await expectNoMember(stack, leaving, room);
   }
 }

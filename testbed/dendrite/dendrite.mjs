@@ -2,7 +2,7 @@
 // that its licence and its dependencies stay out of callserver's, and run with
 // SQLite files in a directory that the caller throws away.
 import { existsSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { cached, testbed } from "../process/cache.mjs";
@@ -27,20 +27,24 @@ export async function prepare() {
 
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
- * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, log: string}} options
+ * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, authorities?: string[],
+ *   log: string}} options
  *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
- *   application services; additions: what an operator of callserver adds to the configuration, in place of registrations
+ *   application services; additions: what an operator of callserver adds to the configuration, in place of registrations;
+ *   authorities: files, one for each homeserver of this machine with which it federates
  */
-export async function start({ directory, port, serverName, secret, registrations, additions, log }) {
+export async function start({ directory, port, serverName, secret, registrations, additions, authorities = [], log }) {
   const bin = await programs();
   const key = join(directory, "matrix_key.pem");
   if (!existsSync(key)) await run([join(bin, "generate-keys"), "--private-key", key]);
   const file = join(directory, "dendrite.yaml");
   await writeFile(file, configuration({ directory, serverName, secret, registrations, additions }));
+  const roots = join(directory, "authorities.pem");
+  await writeFile(roots, (await Promise.all(authorities.map((file) => readFile(file, "utf8")))).join(""));
   const server = new Process(
     "dendrite",
     [join(bin, "dendrite"), "--config", file, "--http-bind-address", `127.0.0.1:${port}`],
-    { log, cwd: directory },
+    { log, cwd: directory, env: { SSL_CERT_FILE: roots } },
   );
   await server.answers(`http://127.0.0.1:${port}/_matrix/client/versions`);
   return server;
@@ -61,7 +65,7 @@ client_api:
   rate_limiting: {enabled: false}
 ${additions ?? `app_service_api:\n  config_files: ${JSON.stringify(registrations)}`}
   database: ${database("appservice")}
-federation_api: {database: ${database("federation")}, disable_tls_validation: false}
+federation_api: {database: ${database("federation")}, disable_tls_validation: false, deny_networks: []}
 key_server: {database: ${database("keyserver")}}
 media_api: {base_path: "${directory}/media", database: ${database("media")}}
 mscs: {mscs: [], database: ${database("mscs")}}

@@ -8,6 +8,7 @@ import { chromium } from "playwright-core";
 
 import { testbed } from "../process/cache.mjs";
 import { debianPackage } from "../process/debian.mjs";
+import { eventually } from "../process/eventually.mjs";
 import { atEnd } from "../process/process.mjs";
 
 /** What Debian's Chromium needs for media without devices, screens, sound or network. */
@@ -75,22 +76,6 @@ export async function launchMortal() {
   return { browser, kill: () => server.kill(), close: () => server.close() };
 }
 
-/** Waits until `look` returns something other than undefined; says what was waited for, and what was last seen, when it does not. */
-export async function eventually(what, timeoutMs, look) {
-  const deadline = Date.now() + timeoutMs;
-  let last = "nothing";
-  while (true) {
-    try {
-      const found = await look((seen) => (last = seen));
-      if (found !== undefined) return found;
-    } catch (error) {
-      last = error.message.split("\n")[0];
-    }
-    if (Date.now() > deadline) throw new Error(`${what}: not within ${timeoutMs / 1000} s; last seen: ${JSON.stringify(last)}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 export class Call {
   /**
    * @param {object} browser from launch
@@ -106,8 +91,9 @@ export class Call {
   }
 
   constructor(context, page, user, widget, logs) {
-    Object.assign(this, { context, page, user, widget, logs, lines: [] });
+    Object.assign(this, { context, page, user, widget, logs, lines: [], admissions: [] });
     this.name = user.name;
+    page.on("response", (response) => this.#noteToken(response));
     page.on("console", (message) => this.#note(`${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => this.#note(`page error: ${error.message}`));
     page.on("requestfailed", (request) =>
@@ -117,6 +103,15 @@ export class Call {
 
   #note(text) {
     this.lines.push(`${new Date().toISOString().slice(11, 23)} ${text}`);
+  }
+
+  /** Keeps what Element Call was given, as {service, asked, url, jwt}: a test looks at what it is worth later. */
+  async #noteToken(response) {
+    const request = response.request();
+    const [, service] = /^(.*)\/(?:sfu\/get|get_token)$/.exec(request.url()) ?? [];
+    if (!service || !response.ok() || request.method() !== "POST") return;
+    const answer = await response.json().catch(() => undefined); // the page may be gone
+    if (answer?.jwt) this.admissions.push({ service, asked: request.postDataJSON(), ...answer });
   }
 
   /** Opens the link and waits for Element Call's lobby. */
@@ -169,6 +164,11 @@ export class Call {
     return this.frame.evaluate(() => window.callProbe.inbound());
   }
 
+  /** When bytes of each participant's tracks last arrived here: sid -> ms since 1970. The first call starts the watch. */
+  arrivals() {
+    return this.frame.evaluate(() => window.callProbe.arrivals());
+  }
+
   async screenshot(label) {
     await this.page.screenshot({ path: join(this.logs, `${label}-${this.name}.png`) });
   }
@@ -192,6 +192,11 @@ export class Call {
       .catch(tell);
     await writeFile(`${base}.json`, JSON.stringify(seen ?? null, null, 1));
     await writeFile(`${base}.console.log`, `${this.lines.join("\n")}\n`);
+  }
+
+  /** Leaves Element Call without a word, as by closing its tab; open comes back to it. */
+  async quit() {
+    await this.page.goto("about:blank");
   }
 
   async close() {

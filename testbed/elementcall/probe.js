@@ -110,6 +110,19 @@
     return streams;
   }
 
+  // When bytes of each participant last arrived, looked at several times a second once asked for.
+  const arrivals = new Map(); // owner -> {bytes, at}, at in ms since 1970
+  let watching;
+  async function look() {
+    const sums = new Map();
+    for (const { owner, bytes } of await inbound()) sums.set(owner, (sums.get(owner) ?? 0) + bytes);
+    for (const [owner, bytes] of sums) {
+      if (bytes > (arrivals.get(owner)?.bytes ?? 0)) arrivals.set(owner, { bytes, at: Date.now() });
+    }
+    watching = setTimeout(look, 200);
+  }
+  window.addEventListener("pagehide", () => clearTimeout(watching));
+
   const state = (connection) => ({
     connection: connection.connectionState,
     ice: connection.iceConnectionState,
@@ -121,6 +134,11 @@
   window.callProbe = {
     marks,
     inbound,
+    /** Starts to watch arrivals, or returns what was seen since: owner -> ms since 1970. */
+    async arrivals() {
+      if (!watching) await look();
+      return Object.fromEntries([...arrivals].map(([owner, { at }]) => [owner, at]));
+    },
     transforms: () => transforms,
     connections: () => connections.map(state),
     /** What the page shows: one entry a tile. */

@@ -23,8 +23,13 @@ func (c certificate) config() *tls.Config {
 // newCertificate makes an authority for one day and one certificate of it for localhost.
 // It returns the certificate and the authority in PEM.
 func newCertificate(now time.Time) (certificate, []byte, error) {
+	// Whoever trusts several fronts tells their authorities apart by name.
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
+	if err != nil {
+		return certificate{}, nil, err
+	}
 	authority := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "callserver testbed"},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "callserver testbed " + serial.Text(16)},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}

@@ -79,10 +79,29 @@ export class User {
     return this.request("POST", `v3/join/${encodeURIComponent(room)}`, {});
   }
 
+  leave(room) {
+    return this.request("POST", `v3/rooms/${encodeURIComponent(room)}/leave`, {});
+  }
+
+  /** Does to another user what their power allows: invite, kick, ban or unban. */
+  act(what, user, room) {
+    return this.request("POST", `v3/rooms/${encodeURIComponent(room)}/${what}`, { user_id: user.id });
+  }
+
   /** Returns the room's state events of one type. */
   async state(room, type) {
     const events = await this.request("GET", `v3/rooms/${encodeURIComponent(room)}/state`);
     return events.filter((event) => event.type === type);
+  }
+
+  /** Returns the room's sticky events (MSC4354) of one type, in the order in which they were sent. */
+  async sticky(room, type) {
+    const filter = JSON.stringify({ room: { rooms: [room], timeline: { limit: 1 } }, presence: { types: [] } });
+    const { rooms } = await this.request("GET", `v3/sync?filter=${encodeURIComponent(filter)}`);
+    const { msc4354_sticky: sticky, timeline } = rooms?.join?.[room] ?? {};
+    // What is in the timeline is not repeated among the sticky ones.
+    const events = [...(sticky?.events ?? []), ...(timeline?.events ?? []).filter((event) => event.msc4354_sticky)];
+    return events.filter((event) => event.type === type).sort((a, b) => a.origin_server_ts - b.origin_server_ts);
   }
 
   /** Asks for an OpenID token, which a service checks at the homeserver by federation. */
@@ -117,7 +136,13 @@ export class Homeserver {
    *   callserver: its base URL; registrations: files of application services; additions: lines of configuration in their place;
    *   maxDelay: the longest delay of a delayed event
    */
-  async start({ directory, logs, callserver, registrations = [], additions, maxDelay }) {
+  async start({ directory, logs, callserver, registrations, additions, maxDelay }) {
+    await this.startFront({ directory, logs, callserver });
+    await this.startServer({ directory, logs, registrations, additions, maxDelay });
+  }
+
+  /** Starts the front alone; its authority is in the file that `authority` names from then on. */
+  async startFront({ directory, logs, callserver }) {
     this.authority = join(directory, "ca.pem");
     const front = new Process(
       "front",
@@ -131,6 +156,14 @@ export class Homeserver {
     );
     this.#processes.push(front);
     await front.line(/^ready /);
+  }
+
+  /**
+   * Starts the homeserver behind its front.
+   * @param {{directory: string, logs: string, registrations?: string[], additions?: string, maxDelay?: string, authorities?: string[]}} options
+   *   authorities: files, one for each homeserver of this machine with which it federates
+   */
+  async startServer({ directory, logs, registrations = [], additions, maxDelay, authorities }) {
     const home = join(directory, this.kind);
     await mkdir(home, { recursive: true });
     this.#options = {
@@ -141,6 +174,7 @@ export class Homeserver {
       registrations,
       additions,
       maxDelay,
+      authorities,
       log: join(logs, `${this.kind}.log`),
     };
     await this.resume();

@@ -24,6 +24,17 @@ export async function stopAll() {
   for (const close of [...closers].reverse()) await close();
 }
 
+/** Ends the runner in order, also when it is told to end by a signal: a suite that took too long, or Ctrl-C. */
+export function stopOnSignals() {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    process.once(signal, async () => {
+      console.error(`stopped by ${signal}`);
+      await stopAll();
+      process.exit(1);
+    });
+  }
+}
+
 export class Process {
   /**
    * Starts a program.

@@ -28,16 +28,18 @@ export async function prepare() {
 
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
- * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, maxDelay?: string, log: string}} options
+ * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, maxDelay?: string, authorities?: string[],
+ *   log: string}} options
  *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
  *   application services; additions: what an operator of callserver adds to the configuration, in place of
- *   registrations; maxDelay: the longest delay of a delayed event, 24h unless it is given
+ *   registrations; maxDelay: the longest delay of a delayed event, 24h unless it is given; authorities: files, one for
+ *   each homeserver of this machine with which it federates
  */
-export async function start({ directory, port, serverName, secret, registrations, additions, maxDelay, log }) {
+export async function start({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities = [], log }) {
   const python = join(await environment(), "bin", "python");
   const file = join(directory, "homeserver.yaml");
   const logging = join(directory, "logging.yaml");
-  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, logging }));
+  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities, logging }));
   await writeFile(
     logging,
     "version: 1\nhandlers: {console: {class: logging.StreamHandler}}\nroot: {level: WARNING, handlers: [console]}\n",
@@ -51,7 +53,7 @@ export async function start({ directory, port, serverName, secret, registrations
   return server;
 }
 
-function configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, logging }) {
+function configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities, logging }) {
   const generous = "{per_second: 1000, burst_count: 1000}";
   return `server_name: "${serverName}"
 pid_file: "${directory}/synapse.pid"
@@ -65,6 +67,9 @@ bcrypt_rounds: 4
 registration_shared_secret: "${secret}"
 macaroon_secret_key: "${secret}"
 form_secret: "${secret}"
+federation_custom_ca_list: ${authorities.length > 0 ? JSON.stringify(authorities) : "null"}
+federation_ip_range_blacklist: []
+caches: {sync_response_cache_duration: 0s}
 database: {name: sqlite3, args: {database: "${directory}/homeserver.db"}}
 listeners:
   - port: ${port}

@@ -1,8 +1,8 @@
 // What each user of a call must receive: sound and pictures of every other one,
 // decoded, for ten seconds, counted by the browser and looked at on the page.
-import { eventually, PATIENCE_MS } from "../elementcall/call.mjs";
+import { eventually } from "../process/eventually.mjs";
+import { PATIENCE_MS } from "./call.mjs";
 
-const SECONDS = 10;
 const STEP_MS = 2_000;
 
 /** The tiles of the others, each with its decoded sound and picture streams. */
@@ -20,16 +20,17 @@ async function receptions(call, calls) {
 const owned = (stream, tile) => stream.kind === "audio" || stream.track === tile.track;
 
 /**
- * Waits until all media flow, then checks that they keep flowing for ten seconds without a break.
+ * Waits until all media flow, then checks that they keep flowing for some seconds without a break.
  * A machine too busy to run three browsers breaks a stream as well, so there is a second and a third try, and each break is told.
  * @param {object[]} calls
  * @param {(text: string) => void} tell
+ * @param {number} seconds
  */
-export async function expectMedia(calls, tell) {
+export async function expectMedia(calls, tell, seconds = 10) {
   for (let tries = 3; ; tries--) {
     await Promise.all(calls.map((call) => flowing(call, calls)));
     try {
-      return await tenSeconds(calls);
+      return await watch(calls, seconds);
     } catch (error) {
       if (tries === 1) throw error;
       tell(`a break: ${error.message}`);
@@ -37,11 +38,11 @@ export async function expectMedia(calls, tell) {
   }
 }
 
-async function tenSeconds(calls) {
+async function watch(calls, seconds) {
   const look = () => Promise.all(calls.map((call) => receptions(call, calls)));
   const first = await look();
   let before = first;
-  for (let passed = 0; passed < SECONDS * 1000; passed += STEP_MS) {
+  for (let passed = 0; passed < seconds * 1000; passed += STEP_MS) {
     await new Promise((resolve) => setTimeout(resolve, STEP_MS));
     const after = await look();
     for (const [index, call] of calls.entries()) expectRise(call, before[index], after[index]);

@@ -5,7 +5,8 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { request } from "node:https";
+import { request as plain } from "node:http";
+import { request as secure } from "node:https";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -90,8 +91,9 @@ for (const [kind, proxy] of [["synapse", "nginx"], ["dendrite", "caddy"]]) {
 
     /** Opens a request as a client would that resolves the name to this machine. */
     const open = (url, options = {}) => {
-      const { hostname, host, port, pathname, search } = new URL(url);
+      const { protocol, hostname, host, port, pathname, search } = new URL(url);
       const headers = { host, ...options.headers };
+      const request = protocol === "https:" ? secure : plain;
       return request({ host: "127.0.0.1", port, path: pathname + search, ca: world.front.ca, servername: hostname, agent: false, ...options, headers });
     };
     const ask = async (url, { token, body } = {}) => {
@@ -178,5 +180,21 @@ for (const [kind, proxy] of [["synapse", "nginx"], ["dendrite", "caddy"]]) {
       const { status, body } = await join(mallory);
       assert.deepEqual([status, body.errcode], [403, "M_FORBIDDEN"], JSON.stringify(body));
     });
+
+    /** Asks at the homeserver's own endpoint (MSC4195), with the token of the user's login. */
+    const joinAtHome = (site, user) =>
+      ask(`${site}/_matrix/client/unstable/io.element.msc4195/rtc/livekit/get_token`, {
+        token: user.token,
+        body: { url: world.transports[0].url, room_id: room, slot_id: "m.call#ROOM", member_id: "the-member" },
+      });
+    for (const way of kind === "synapse" ? ["the proxy's lines", "Synapse itself"] : ["the proxy's lines"]) {
+      test(`the homeserver's own endpoint admits members only, through ${way}`, async () => {
+        const site = way === "Synapse itself" ? `http://127.0.0.1:${world.homeserver.ports.server}` : world.matrix;
+        const admitted = await joinAtHome(site, alice);
+        assert.equal(admitted.status, 200, JSON.stringify(admitted.body));
+        const refused = await joinAtHome(site, mallory);
+        assert.deepEqual([refused.status, refused.body.errcode], [403, "M_FORBIDDEN"], JSON.stringify(refused.body));
+      });
+    }
   });
 }

@@ -48,9 +48,10 @@ suite_elementcall() {
 	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs
 }
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
+suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz web page homeservers elementcall federation clients)
+all=(build lint go fuzz web page homeservers elementcall federation ghosts clients)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

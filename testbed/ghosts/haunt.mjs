@@ -1,0 +1,242 @@
+// A Haunt is a stack with rooms in which Element Calls live and die: each room has a witness, whose call lives throughout,
+// and mortals, whose calls are killed. It owns the stack and the browser of the living, and watches the membership
+// events; it never ends one itself.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+
+import { Call, eventually, launchMortal, PATIENCE_MS } from "../elementcall/call.mjs";
+import { MatrixError } from "../homeservers/homeserver.mjs";
+import { Stack } from "../stack/stack.mjs";
+import { Secrets } from "./secrets.mjs";
+
+const type = "org.matrix.msc3401.call.member";
+
+/** What is allowed: from a client's death, and from callserver being ready again for clients that do not return. */
+export const DEATH_MS = 30_000;
+export const RESTART_MS = 60_000;
+
+/** Element Call as it ships, but for its patience with a homeserver that is stopped: it would send nothing after 10 s. */
+const elementCall = { sync_disconnect_grace_period_ms: 3_600_000 };
+
+/** How many pages load at a time: more would only wait for each other's processor. */
+const AT_A_TIME = 3;
+
+const stateKey = (call) => `_${call.user.id}_${call.device}_m.call`;
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Runs `work` for every item, a few at a time, and returns the results in order. */
+export async function each(items, work) {
+  const rest = [...items.entries()];
+  const results = [];
+  const worker = async () => {
+    for (let next; (next = rest.shift()); ) results[next[0]] = await work(next[1], next[0]);
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
+  return results;
+}
+
+export class Haunt {
+  calls = new Set(); // that were not killed, for a report
+  rooms = []; // {id, witness, mortals}
+  secrets = new Secrets();
+
+  /**
+   * Starts a homeserver, callserver, and rooms with their users.
+   * @param {{kind: string, logs: string, rooms: number, mortals: number, maxDelay?: string}} options
+   *   mortals: in each room; maxDelay: the longest delay that the homeserver allows
+   */
+  static async start({ kind, logs, rooms, mortals, maxDelay }) {
+    const names = [];
+    for (let i = 0; i < rooms; i++) {
+      names.push(`witness${i}`);
+      for (let j = 0; j < mortals; j++) names.push(`mortal${i}${"abcdefgh"[j]}`);
+    }
+    const environment = { CALLSERVER_LOG_LEVEL: "debug" };
+    const haunt = new Haunt();
+    haunt.stack = await Stack.start({ kind, logs, names, rooms: {}, elementCall, environment, maxDelay });
+    haunt.logs = logs;
+    // Synapse has delayed events, which clients delegate; elsewhere callserver clears memberships.
+    haunt.delegates = kind === "synapse" && maxDelay === undefined;
+    try {
+      await haunt.#people(rooms);
+      haunt.house = await launchMortal();
+    } catch (error) {
+      await haunt.stop();
+      throw error;
+    }
+    return haunt;
+  }
+
+  async #people(rooms) {
+    const { users, registrations } = this.stack;
+    for (const file of Object.values(registrations)) await this.secrets.registration(file);
+    this.secrets.add("an access token", ...users.map(({ token }) => token));
+    for (let i = 0; i < rooms; i++) {
+      const witness = users.find(({ name }) => name === `witness${i}`);
+      const mortals = users.filter(({ name }) => name.startsWith(`mortal${i}`));
+      const id = await witness.createRoom({ name: `room ${i}`, encrypted: false, invite: mortals });
+      for (const mortal of mortals) await mortal.join(id);
+      this.rooms.push({ id, witness, mortals });
+    }
+  }
+
+  /** Waits until clients are told that they may delegate, where they may. */
+  async ready() {
+    if (!this.delegates) return;
+    await eventually("the probe is answered", PATIENCE_MS, async () => ((await this.probe()) === 404 ? undefined : true));
+  }
+
+  /** Asks as Element Call does whether leaves may be delegated. */
+  async probe() {
+    return (await fetch(`${this.stack.serviceURL}/delegate_delayed_leave`, { method: "POST" })).status;
+  }
+
+  /** Brings a user into the call of a room and waits for the membership. */
+  async join(browser, user, room) {
+    const call = await Call.create(browser, user, { widget: false, logs: this.logs });
+    call.room = room;
+    this.calls.add(call);
+    this.#watch(call);
+    await this.enter(call);
+    return call;
+  }
+
+  #watch(call) {
+    this.secrets.watch(call.page, this.stack.callserverURL);
+    call.page.on("response", (response) => {
+      const request = response.request();
+      const [url, body] = [request.url(), request.postData() ?? ""];
+      if (url.endsWith("/sfu/get") && body.includes("delay_id")) call.delegated = response.status() === 200;
+      if (request.method() === "PUT" && url.includes(type) && body.includes("device_id")) call.announced = response.status() === 200;
+    });
+  }
+
+  /** Opens the room's page, for the first time or again, presses Join, and waits for the membership and its delegation. */
+  async enter(call) {
+    call.delegated = call.announced = false;
+    await call.open(this.stack.site.link(call.user, { room: call.room.id }));
+    const [session] = await call.page.evaluate(() => [JSON.parse(localStorage.getItem("matrix-auth-store"))]);
+    this.secrets.add("an access token", session.access_token);
+    await call.join();
+    // Who comes back before anybody noticed is a member by the event of before: Synapse makes no new one of the same content.
+    await eventually(`${call.name} announces itself`, PATIENCE_MS, async () => call.announced || undefined);
+    call.member = await eventually(`${call.name} is a member`, PATIENCE_MS, async () => {
+      const event = await this.membership(call);
+      return event.content.device_id ? event : undefined;
+    });
+    if (this.delegates) await this.#delegated(call);
+  }
+
+  /** Waits until callserver has taken the leave of a call over, which is then the only one and an hour ahead. */
+  async #delegated(call) {
+    await eventually(`${call.name} delegates its leave`, PATIENCE_MS, async () => call.delegated || undefined);
+    await eventually(`${call.name} has one leave`, PATIENCE_MS, async (seen) => {
+      const delays = (await this.scheduled(call.user)).map(({ delay_ms: delay }) => delay);
+      seen(delays);
+      return delays.join() === "3600000" ? true : undefined;
+    });
+  }
+
+  /** Has the page's process crash, as a bug of the browser would: nothing says goodbye. The profile stays. */
+  async crash(call) {
+    const session = await call.context.newCDPSession(call.page);
+    const crashed = new Promise((resolve) => call.page.once("crash", resolve));
+    session.send("Page.crash").catch(() => {}); // nobody is left to answer
+    await crashed;
+    call.page = await call.context.newPage();
+    this.#watch(call);
+  }
+
+  /** The membership event of a call as it is now; its content is empty before and after. */
+  async membership(call) {
+    const path = [call.room.id, "state", type, stateKey(call)].map(encodeURIComponent).join("/");
+    try {
+      return await call.room.witness.request("GET", `v3/rooms/${path}?format=event`);
+    } catch (error) {
+      if (error instanceof MatrixError && error.errcode === "M_NOT_FOUND") return { content: {} };
+      throw error;
+    }
+  }
+
+  /** The delayed events that the homeserver holds for a user. */
+  async scheduled(user) {
+    return (await user.request("GET", "unstable/org.matrix.msc4140/delayed_events")).delayed_events;
+  }
+
+  /**
+   * Waits until the memberships of these calls have ended and returns how many milliseconds that took. A homeserver that
+   * does not answer shows none that ended.
+   */
+  async gone(calls, { since, within }) {
+    let open = [...calls];
+    for (;;) {
+      const contents = await Promise.all(open.map((call) => this.membership(call).catch(() => ({ content: { unknown: true } }))));
+      open = open.filter((_, i) => Object.keys(contents[i].content).length > 0);
+      const passed = Date.now() - since;
+      assert.ok(passed < within, `ghosts after ${passed} ms, at most ${within}: ${open.map(({ name }) => name)}`);
+      if (open.length === 0) return passed;
+      await sleep(500);
+    }
+  }
+
+  /** The calls are members by the very events that they sent when they came. */
+  async notBounced(calls) {
+    for (const call of calls) {
+      const { event_id: id, content } = await this.membership(call);
+      assert.equal(id, call.member.event_id, `${call.name} was bounced: ${JSON.stringify(content)}`);
+    }
+  }
+
+  /** Waits until a call decodes sound, or more of it than before. */
+  async hears(call) {
+    const sound = async () => {
+      const streams = (await call.inbound()).filter(({ kind }) => kind === "audio");
+      return Math.max(0, ...streams.map(({ energy }) => energy ?? 0)) + streams.reduce((sum, { packets }) => sum + packets, 0);
+    };
+    const before = await sound();
+    await eventually(`${call.name} decodes sound`, PATIENCE_MS, async (seen) => {
+      const now = await sound();
+      seen({ before, now });
+      return now > before ? true : undefined;
+    });
+  }
+
+  /** Kills callserver with some browsers (kill -9) and starts it again; returns when it was ready. */
+  async killCallserver(...browsers) {
+    await Promise.all([this.stack.callserver.kill(), ...browsers.map((browser) => browser.kill())]);
+    await this.stack.startCallserver();
+    return Date.now();
+  }
+
+  /** Restarts callserver as an operator would. */
+  async restartCallserver() {
+    await this.stack.callserver.stop();
+    await this.stack.startCallserver();
+  }
+
+  /** Kills a browser (kill -9) with the calls in it; returns when. */
+  async kill(browser, calls) {
+    for (const call of calls) this.calls.delete(call);
+    await browser.kill();
+    return Date.now();
+  }
+
+  /** None of the secrets of the run is where it could be read later. */
+  async keptSecrets() {
+    const { found, secrets, places } = await this.secrets.found(join(this.logs, "callserver.log"), this.stack.directory);
+    assert.deepEqual(found, []);
+    assert.ok(secrets > 5 && places.includes("callserver.db"), `only ${secrets} secrets in ${places}`);
+  }
+
+  /** Writes what the living see and what callserver says, to find out why. */
+  async report(label) {
+    await Promise.all([...this.calls].map((call) => call.report(label)));
+    await this.stack.report(this.logs);
+  }
+
+  async stop() {
+    await this.house?.close();
+    await this.stack.stop();
+  }
+}

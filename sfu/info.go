@@ -129,6 +129,12 @@ func (p Permission) Publishes(s TrackSource) bool {
 	return false
 }
 
+// fits reports whether a track of that kind may come from that source, where only some sources may be published: a
+// picture is no microphone, whatever its client calls it.
+func (p Permission) fits(k Kind, s TrackSource) bool {
+	return len(p.CanPublishSources) == 0 || (k == Video) == (s == Camera || s == ScreenShare)
+}
+
 // ClientInfo is what the client says of itself.
 type ClientInfo struct {
 	SDK, Version, OS, Browser string

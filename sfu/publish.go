@@ -59,7 +59,7 @@ func (p *Participant) checkRequestLocked(req *TrackRequest) error {
 		return ErrClosed
 	case req.Kind > Video || req.Source > ScreenShareAudio:
 		return ErrUnsupported
-	case !p.member.Permission.Publishes(req.Source):
+	case !p.member.Permission.Publishes(req.Source), !p.member.Permission.fits(req.Kind, req.Source):
 		return ErrNotAllowed
 	case req.SID != "" && p.publications.find(req.SID) == nil:
 		return ErrNotFound

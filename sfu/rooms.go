@@ -17,6 +17,7 @@ type Options struct {
 	MaxParticipants  int           // people per room; 0 = no limit
 	EnabledCodecs    []string      // mime types that may be published, preferred first [DefaultCodecs]
 	RemoteUnmute     bool          // the server API may unmute a participant's track
+	Bitrate          Bitrate       // limits of media
 }
 
 // DefaultCodecs are the codecs that may be published unless Options say otherwise.
@@ -34,8 +35,9 @@ type Rooms struct {
 	options  Options
 	counters counters
 
-	mu   sync.RWMutex
-	byID map[RoomID]*room
+	mu        sync.RWMutex
+	byID      map[RoomID]*room
+	balanceAt time.Time // when the limits of media are looked at again
 }
 
 type counters struct {
@@ -194,13 +196,14 @@ func (r *Rooms) List() []RoomInfo {
 	return out
 }
 
-// Tick does what is due in every room: settled settings, dynacast, speakers, quality, timeouts. Call it every 50 to 100 ms.
+// Tick does what is due in every room: settled settings, dynacast, speakers, quality, timeouts, limits of media. Call it every 50 to 100 ms.
 func (r *Rooms) Tick(now time.Time) {
 	for _, rm := range r.all() {
 		if rm.tick(now) {
 			r.forget(rm)
 		}
 	}
+	r.balance(now)
 }
 
 func (r *Rooms) find(id RoomID) *room {

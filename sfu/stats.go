@@ -4,6 +4,7 @@ package sfu
 type Stats struct {
 	Rooms, Participants, Tracks, Subscriptions int
 	Withheld                                   int // participants of whom nothing is forwarded
+	Limited                                    int // tracks of which layers are withheld for a limit of media
 	// Since the start.
 	RoomsCreated, RoomsClosed, Joins, Leaves uint64
 	Overflows                                uint64 // participants closed because nobody read their events
@@ -23,6 +24,7 @@ func (r *Rooms) Stats() Stats {
 		s.Participants += len(rm.members)
 		s.Withheld += rm.withheldLocked()
 		s.Tracks += len(rm.tracks)
+		s.Limited += rm.limitedLocked()
 		for _, t := range rm.tracks {
 			s.Subscriptions += len(t.streams)
 		}

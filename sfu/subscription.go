@@ -239,8 +239,13 @@ func (s *subscription) targetLocked() forward.Layer {
 	return s.wantedLocked()
 }
 
-// wantedLocked is the layer to forward while the track is not muted.
+// wantedLocked is the layer to forward while the track is not muted, as far as the limits allow.
 func (s *subscription) wantedLocked() forward.Layer {
+	return s.track.budget.limit(s.chosenLocked())
+}
+
+// chosenLocked is the layer that the client asks for.
+func (s *subscription) chosenLocked() forward.Layer {
 	if s.track.info.Kind == Audio {
 		if s.settings.Disabled {
 			return forward.NoLayer

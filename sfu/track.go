@@ -20,6 +20,7 @@ type track struct {
 	source  *forward.Source                // nil while pending
 	streams map[*Participant]*subscription // active ones
 	told    bool                           // FirstSubscriber
+	budget  budget
 	dynacast
 	reception
 }

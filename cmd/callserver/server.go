@@ -67,7 +67,10 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		TCPPort:   c.Media.TCPPort,
 		Advertise: c.Media.Advertise,
 		Loopback:  c.Development(),
-		Logger:    log,
+
+		VideoBitrate: c.Limits.Bitrate.Participant,
+
+		Logger: log,
 	}); err != nil {
 		return nil, err
 	}
@@ -173,7 +176,9 @@ func (m roomMaker) CreateRoom(name string, o sfu.RoomOptions) error {
 }
 
 func roomOptions(c *config.Config) sfu.Options {
-	return sfu.Options{AutoCreate: c.Room.AutoCreate, MaxParticipants: c.Limits.Room.Participants}
+	return sfu.Options{
+		AutoCreate: c.Room.AutoCreate, MaxParticipants: c.Limits.Room.Participants, Bitrate: sfu.Bitrate(c.Limits.Bitrate),
+	}
 }
 
 func roomPolicy(r config.MatrixRoom) matrixrtc.RoomPolicy {

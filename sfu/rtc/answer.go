@@ -104,6 +104,9 @@ func (p *Peer) receive(d *description.Description, wants []Want, plans map[strin
 			continue
 		}
 		pl := s.Receive(match(s, wants), p.engine.options.RED)
+		if s.Kind == description.Video {
+			pl.Bandwidth = p.engine.options.VideoBitrate
+		}
 		plans[s.MID] = pl
 		if len(pl.Codecs) == 0 {
 			continue

@@ -62,6 +62,9 @@ type Options struct {
 
 	// RED lets publishers send audio/red. Off by default: a subscriber that cannot receive it would hear nothing.
 	RED bool
+
+	// VideoBitrate is what clients are asked to send at most in one video section, in bits/s; 0 = no limit.
+	VideoBitrate int64
 }
 
 // Target says which of a dual-mode client's connections is meant. A single-mode client has only Publisher.

@@ -188,3 +188,32 @@ func TestRefusedOffers(t *testing.T) {
 		})
 	}
 }
+
+// Who publishes video is told how much is let through, in both ways that browsers read; sound is not bounded.
+func TestAnswersBoundVideo(t *testing.T) {
+	for _, limit := range []int64{0, 1_500_000} {
+		bubbleWith(t, rtc.Options{VideoBitrate: limit}, func(w *world) {
+			p, err := w.engine.NewPeer(rtc.PeerOptions{Single: true, Protocol: 17, Subscribes: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := p.Offer(1, offerOf(t, "chromium-publish"), []rtc.Want{{Video: true, Mime: "video/VP8"}, {}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			bounded := 0
+			for _, s := range strings.Split(a.SDP, "\r\nm=")[1:] {
+				lines := strings.Contains(s, "\nb=AS:1500\r\nb=TIAS:1500000\r\n")
+				if want := limit > 0 && strings.HasPrefix(s, "video") && strings.Contains(s, "a=recvonly"); lines != want || strings.Contains(s, "\nb=") != want {
+					t.Errorf("limit %d: section has the lines: %t, want %t:\n%s", limit, lines, want, s)
+				}
+				if lines {
+					bounded++
+				}
+			}
+			if (bounded > 0) != (limit > 0) {
+				t.Errorf("limit %d: %d sections are bounded", limit, bounded)
+			}
+		})
+	}
+}

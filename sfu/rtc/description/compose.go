@@ -17,6 +17,7 @@ type Plan struct {
 	RIDs       []string // simulcast streams that we receive
 	Send       *Sending // what we send, nil = nothing yet
 	Rejected   bool
+	Bandwidth  int64 // bits/s that we want to receive at most, 0 = no limit
 }
 
 // Extension is a header extension of a section (RFC 8285).
@@ -91,6 +92,17 @@ func transportLines(m *sdp.MediaDescription) []sdp.Attribute {
 	return out
 }
 
+// bandwidth says what may be sent to us, in both ways that clients read (RFC 8866 §5.8, RFC 3890).
+func (p *Plan) bandwidth() []sdp.Bandwidth {
+	if p.Bandwidth <= 0 {
+		return nil
+	}
+	return []sdp.Bandwidth{
+		{Type: "AS", Bandwidth: uint64(max(p.Bandwidth/1000, 1))},
+		{Type: "TIAS", Bandwidth: uint64(p.Bandwidth)},
+	}
+}
+
 // write replaces the media lines of m; a nil plan rejects the section.
 func (p *Plan) write(m *sdp.MediaDescription) {
 	if p == nil || p.Rejected || len(p.Codecs) == 0 {
@@ -101,6 +113,7 @@ func (p *Plan) write(m *sdp.MediaDescription) {
 		return
 	}
 	m.Attributes = transportLines(m)
+	m.Bandwidth = p.bandwidth()
 	m.MediaName.Formats = nil
 	m.WithPropertyAttribute("rtcp-mux").WithPropertyAttribute("rtcp-rsize")
 	for _, c := range p.Codecs {

@@ -4,8 +4,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 
-import { Call, eventually, launchMortal, PATIENCE_MS } from "../elementcall/call.mjs";
+import { Call, launchMortal, PATIENCE_MS } from "../elementcall/call.mjs";
 import { MatrixError } from "../homeservers/homeserver.mjs";
+import { eventually } from "../process/eventually.mjs";
 import { Stack } from "../stack/stack.mjs";
 import { Secrets } from "./secrets.mjs";
 

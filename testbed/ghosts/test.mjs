@@ -5,9 +5,10 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 
-import { eventually, launchMortal, PATIENCE_MS } from "../elementcall/call.mjs";
+import { launchMortal, PATIENCE_MS } from "../elementcall/call.mjs";
 import { peer } from "../homeservers/homeserver.mjs";
 import { npmPackages, outputs } from "../process/cache.mjs";
+import { eventually } from "../process/eventually.mjs";
 import { stopAll } from "../process/process.mjs";
 import { Stack } from "../stack/stack.mjs";
 import { DEATH_MS, Haunt, RESTART_MS } from "./haunt.mjs";

@@ -37,10 +37,11 @@ func run(ctx context.Context, args []string) error {
 	plain := flags.String("http", "127.0.0.1:0", "`address` of the plain listener")
 	secure := flags.String("https", "127.0.0.1:0", "`address` of the TLS listener")
 	authority := flags.String("ca", "ca.pem", "`file` that receives the certificate authority")
+	handedOn := flags.Bool("handed-on", false, "leave rtc/livekit to the homeserver, which hands it on to callserver itself (MSC4512)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	handler, err := newHandler(*homeserver, *callserver)
+	handler, err := newHandler(*homeserver, *callserver, *handedOn)
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 // newHandler routes by path alone, as the lines for nginx in the operator guide do.
-func newHandler(homeserver, callserver string) (http.Handler, error) {
+func newHandler(homeserver, callserver string, handedOn bool) (http.Handler, error) {
 	toHomeserver, err := proxyTo(homeserver)
 	if err != nil {
 		return nil, fmt.Errorf("-homeserver: %w", err)
@@ -65,7 +66,7 @@ func newHandler(homeserver, callserver string) (http.Handler, error) {
 		return nil, fmt.Errorf("-callserver: %w", err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if forCallserver(r.URL.Path) {
+		if discovery(r.URL.Path) || !handedOn && tokens(r.URL.Path) {
 			toCallserver.ServeHTTP(w, r)
 			return
 		}
@@ -73,17 +74,27 @@ func newHandler(homeserver, callserver string) (http.Handler, error) {
 	}), nil
 }
 
-// forCallserver reports whether the path belongs to callserver: the transports of MSC4143 in their
-// stable and unstable place, and the client well-known document.
-func forCallserver(path string) bool {
+// discovery reports whether the path tells clients of callserver: the transports of MSC4143 in their stable and
+// unstable place, and the client well-known document.
+func discovery(path string) bool {
 	switch path {
 	case "/_matrix/client/v1/rtc/transports",
 		"/_matrix/client/unstable/org.matrix.msc4143/rtc/transports",
 		"/.well-known/matrix/client":
 		return true
 	}
-	return strings.HasPrefix(path, "/_matrix/client/v1/rtc/livekit/") ||
-		strings.HasPrefix(path, "/_matrix/client/unstable/io.element.msc4195/rtc/livekit/")
+	return false
+}
+
+// tokens reports whether the path is one where clients and other homeservers get tokens for calls (MSC4195).
+func tokens(path string) bool {
+	for _, api := range []string{"client", "federation"} {
+		if strings.HasPrefix(path, "/_matrix/"+api+"/v1/rtc/livekit/") ||
+			strings.HasPrefix(path, "/_matrix/"+api+"/unstable/io.element.msc4195/rtc/livekit/") {
+			return true
+		}
+	}
+	return false
 }
 
 func proxyTo(base string) (*httputil.ReverseProxy, error) {

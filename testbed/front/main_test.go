@@ -26,7 +26,7 @@ func named(t *testing.T, name string) *httptest.Server {
 }
 
 func TestRoutes(t *testing.T) {
-	handler, err := newHandler(named(t, "homeserver").URL, named(t, "callserver").URL)
+	handler, err := newHandler(named(t, "homeserver").URL, named(t, "callserver").URL, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +35,8 @@ func TestRoutes(t *testing.T) {
 		"/_matrix/client/unstable/org.matrix.msc4143/rtc/transports":                                "callserver",
 		"/.well-known/matrix/client":                                                                "callserver",
 		"/_matrix/client/unstable/io.element.msc4195/rtc/livekit/delegate_delayed_leave":            "callserver",
+		"/_matrix/federation/v1/rtc/livekit/get_token":                                              "callserver",
+		"/_matrix/federation/unstable/io.element.msc4195/rtc/livekit/get_token":                     "callserver",
 		"/_matrix/client/versions":                                                                  "homeserver",
 		"/_matrix/client/v3/rooms/%21room:localhost/state/m.room.name/":                             "homeserver",
 		"/_matrix/federation/v1/openid/userinfo?access_token=T":                                     "homeserver",
@@ -48,9 +50,29 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// A homeserver that hands requests on gets them first.
+func TestHandedOn(t *testing.T) {
+	handler, err := newHandler(named(t, "homeserver").URL, named(t, "callserver").URL, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/_matrix/client/v1/rtc/transports":                     "callserver",
+		"/_matrix/client/v1/rtc/livekit/get_token":              "homeserver",
+		"/_matrix/federation/v1/rtc/livekit/get_token":          "homeserver",
+		"/_matrix/client/v1/rtc/livekit/delegate_delayed_leave": "homeserver",
+	} {
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "http://example.org"+path, nil))
+		if got := answer.Body.String(); got != want+" example.org http" {
+			t.Errorf("%s: got %q, want it from %s", path, got, want)
+		}
+	}
+}
+
 func TestNoBaseURL(t *testing.T) {
 	for _, base := range []string{"", "127.0.0.1:8008", "http://%"} {
-		if _, err := newHandler(base, "http://127.0.0.1:1"); err == nil {
+		if _, err := newHandler(base, "http://127.0.0.1:1", false); err == nil {
 			t.Errorf("%q was taken as a base URL", base)
 		}
 	}

@@ -141,8 +141,11 @@ export class Homeserver {
     await this.startServer({ directory, logs, registrations, additions, maxDelay });
   }
 
-  /** Starts the front alone; its authority is in the file that `authority` names from then on. */
-  async startFront({ directory, logs, callserver }) {
+  /**
+   * Starts the front alone; its authority is in the file that `authority` names from then on. With handedOn the homeserver
+   * gets the requests for tokens below its own paths, to hand them on itself (MSC4512).
+   */
+  async startFront({ directory, logs, callserver, handedOn = false }) {
     this.authority = join(directory, "ca.pem");
     const front = new Process(
       "front",
@@ -150,7 +153,7 @@ export class Homeserver {
         await goProgram("testbed/front"),
         ...["-homeserver", `http://127.0.0.1:${this.ports.server}`, "-callserver", callserver],
         ...["-http", `127.0.0.1:${this.ports.plain}`, "-https", `127.0.0.1:${this.ports.secure}`],
-        ...["-ca", this.authority],
+        ...["-ca", this.authority, `-handed-on=${handedOn}`],
       ],
       { log: join(logs, "front.log") },
     );
@@ -184,9 +187,11 @@ export class Homeserver {
    * Writes the registrations that callserver gives to operators, into a directory, and returns their files.
    * @param {string} directory
    * @param {string} url receives the events of the narrow one
+   * @param {{proxy?: boolean}} options proxy: the homeserver hands requests on there (MSC4512)
    */
-  async registrations(directory, url) {
-    await run([await goProgram("testbed/registrations"), "-server", this.name, "-url", url, "-directory", directory]);
+  async registrations(directory, url, { proxy = false } = {}) {
+    const program = await goProgram("testbed/registrations");
+    await run([program, "-server", this.name, "-url", url, "-directory", directory, `-proxy=${proxy}`]);
     return { narrow: join(directory, "narrow.yaml"), wide: join(directory, "wide.yaml") };
   }
 

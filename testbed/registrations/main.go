@@ -14,10 +14,15 @@ import (
 func main() {
 	server := flag.String("server", "", "`name` of the homeserver")
 	url := flag.String("url", "", "base `URL` that receives events")
+	proxy := flag.Bool("proxy", false, "have the homeserver hand rtc/livekit on (MSC4512)")
 	directory := flag.String("directory", ".", "`directory` for the files")
 	flag.Parse()
+	narrow := homeserver.NarrowRegistration(*server, *url)
+	if *proxy {
+		narrow.ProxyPrefix, narrow.ProxyURL = "rtc/livekit", *url
+	}
 	for name, r := range map[string]*homeserver.Registration{
-		"narrow.yaml": homeserver.NarrowRegistration(*server, *url),
+		"narrow.yaml": narrow,
 		"wide.yaml":   homeserver.WideRegistration(*server),
 	} {
 		if err := write(filepath.Join(*directory, name), r); err != nil {

@@ -94,6 +94,7 @@ experimental_features:
   msc4222_enabled: true
   msc4354_enabled: true
   msc4502_enabled: true
+  msc4512_enabled: true
 app_service_config_files: ${JSON.stringify(registrations)}
 rc_message: ${generous}
 rc_delayed_event_mgmt: ${generous}`;

@@ -30,10 +30,11 @@ check: lint ## before a commit: format, vet, lint, import map, tests under the r
 hooks: ## run the fast part of check before each commit
 	git config core.hooksPath .ci/hooks
 
-lint: $(BIN)/golangci-lint ## gofmt, go vet and golangci-lint
+lint: $(BIN)/golangci-lint ## gofmt, go vet, golangci-lint and the syntax of the testbed's scripts
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	$(BIN)/golangci-lint run ./...
+	@for file in $$(git ls-files 'testbed/*.mjs'); do node --check $$file || exit 1; done
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	testbed/fuzz.sh

@@ -13,6 +13,7 @@ ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of th
 outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;
 demo) for server in dendrite synapse; do HOMESERVER=$server CHECK=1 node testbed/demo/main.mjs; done ;;
 federation)
+	LONG=1 node --test-reporter=spec testbed/elementcall/exits.mjs
 	node --test-reporter=spec testbed/federation/test.mjs dendrite+dendrite synapse+dendrite dendrite+synapse synapse+synapse
 	;;
 *)

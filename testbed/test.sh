@@ -31,7 +31,7 @@ prepare_browsers() {
 prepare_homeservers() { prepare_npm && need python3 python3; } # the rest the suite installs itself
 
 suite_build() { CGO_ENABLED=0 go build ./...; }
-suite_lint() { make -s lint; }
+suite_lint() { prepare_node && make -s lint; }
 # The second run is for what the race detector distorts: allocations of the hot path.
 suite_go() { prepare_go && CGO_ENABLED=1 go test -race -short -timeout 15m ./... && CGO_ENABLED=0 go test -short -timeout 5m ./sfu/...; }
 suite_fuzz() { testbed/fuzz.sh; }
@@ -45,7 +45,8 @@ suite_homeservers() {
 		node --test --test-concurrency=1 --test-reporter=spec testbed/homeservers/{connection,membership,setup,hosted}.mjs
 }
 suite_elementcall() {
-	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs
+	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs &&
+		node --test-reporter=spec testbed/elementcall/exits.mjs
 }
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }

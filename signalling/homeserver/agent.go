@@ -149,6 +149,20 @@ func (a Agent) Join(ctx context.Context, room id.RoomID) error {
 	return a.hs.request(ctx, a.who, "join "+string(room), http.MethodPost, nil, nil, nil, "v3", "rooms", room, "join")
 }
 
+// Ping has the homeserver reach this server (Client-Server API, Application Services), upon which it also pushes what it
+// kept back while it could not. M_CONNECTION_FAILED, M_CONNECTION_TIMEOUT and M_BAD_STATUS mean that it cannot.
+func (h *Homeserver) Ping(ctx context.Context) error {
+	r := h.receiver()
+	if r == nil {
+		return fmt.Errorf("ping: %w", ErrNoPrivilege)
+	}
+	err := h.request(ctx, identity{token: r.AppToken}, "have the homeserver reach this server", http.MethodPost, nil, struct{}{}, nil, "v1", "appservice", r.ID, "ping")
+	if err == nil {
+		h.heard.Store(true)
+	}
+	return err
+}
+
 // JoinedRooms lists the rooms that the agent is in.
 func (a Agent) JoinedRooms(ctx context.Context) ([]id.RoomID, error) {
 	var r mautrix.RespJoinedRooms

@@ -61,6 +61,7 @@ type Homeserver struct {
 	versions versions
 	inbox    inbox
 	counters counters
+	heard    atomic.Bool // see Pushes
 }
 
 type counters struct {
@@ -152,6 +153,9 @@ func (h *Homeserver) Local(user id.UserID) bool {
 	_, domain, ok := strings.Cut(string(user), ":")
 	return ok && strings.HasPrefix(string(user), "@") && domain == h.options.ServerName
 }
+
+// Pushes reports whether the homeserver is known to reach this server with events: it did since the start.
+func (h *Homeserver) Pushes() bool { return h.heard.Load() }
 
 // Stats returns what happened since the start.
 func (h *Homeserver) Stats() Stats {

@@ -181,6 +181,14 @@ func TestRealEvents(t *testing.T) {
 	as := must(t)
 	s := h.Subscribe(100, event.StateMember)
 	defer s.Close()
+	if h.Pushes() {
+		t.Error("the homeserver has reached us before anything happened")
+	}
+	if err := h.Ping(t.Context()); err != nil && !Unrecognized(err) { // Dendrite has no such question
+		t.Error(err)
+	} else if err == nil && !h.Pushes() {
+		t.Error("the homeserver has reached us, and nobody noticed")
+	}
 
 	as(h.As(alice)).act(t, room, "invite", h.Sender())
 	next(t, s, h.Sender(), event.MembershipInvite)

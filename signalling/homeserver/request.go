@@ -51,6 +51,9 @@ func (e *Error) passing() bool {
 
 // gone reports an answer of a proxy whose homeserver is not there.
 func (e *Error) gone() bool {
+	if e.Code == "M_BAD_STATUS" || strings.HasPrefix(e.Code, "M_CONNECTION_") {
+		return false // of a ping: it is there, and does not reach us
+	}
 	return e.Status == http.StatusBadGateway || e.Status == http.StatusServiceUnavailable || e.Status == http.StatusGatewayTimeout
 }
 

@@ -106,6 +106,7 @@ func (h *Homeserver) serveTransaction(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.counters.transactions.Add(1)
+	h.heard.Store(true)
 	h.inbox.deliver(h, r.PathValue("txn"), &t)
 	accept(w)
 }

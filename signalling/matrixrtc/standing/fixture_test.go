@@ -30,6 +30,7 @@ const (
 type matrix struct {
 	mu      sync.Mutex
 	query   bool              // it knows MSC4502
+	mute    bool              // it does not know pings, and pushes nothing
 	down    bool              // 503
 	members map[string]string // user -> membership
 	state   map[string]string // type -> content, state key empty
@@ -77,6 +78,10 @@ func (m *matrix) answer(r *http.Request, who string) (int, string) {
 		return 200, `{"joined_rooms":["` + room + `"]}`
 	case strings.HasSuffix(r.URL.Path, "/joined_rooms"):
 		return 200, `{"joined_rooms":[]}`
+	case strings.HasSuffix(r.URL.Path, "/ping") && m.mute:
+		return 404, code("M_UNRECOGNIZED")
+	case strings.HasSuffix(r.URL.Path, "/ping"):
+		return 200, `{"duration_ms":1}`
 	case strings.HasSuffix(r.URL.Path, "/versions"):
 		return 200, `{}`
 	case inRoom && at == "join" && m.members[who] == "invite":
@@ -281,10 +286,10 @@ var (
 // eventually waits for a condition that others bring about.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.After(5 * time.Second); !is(); {
+	for deadline := time.After(20 * time.Second); !is(); {
 		select {
 		case <-deadline:
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within 20 s: %s", what)
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -39,6 +39,20 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+// A sender whose events never reach us does not keep a room from being polled.
+func TestSenderWithoutEvents(t *testing.T) {
+	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: 20 * time.Millisecond}
+	m := newMatrix(map[string]string{sender: "join", alice: "join", bob: "join"})
+	m.mute = true
+	n := narrow()
+	w := watch(t, m, tick, n, wide())
+	eventually(t, "a poll", func() bool { return w.Stats().Polls == 1 })
+	m.become(bob, "leave")
+	w.outOf(t, bob)
+	w.push(t, n, "@x:example.org", "join") // they reach us after all
+	eventually(t, "no poll", func() bool { return w.Stats().Polls == 0 })
+}
+
 // A homeserver that is down ends no call, however often it is asked; when it is back, the rounds go on.
 func TestRoundsWithHomeserverDown(t *testing.T) {
 	m := newMatrix(map[string]string{alice: "join", bob: "leave"})
@@ -98,7 +112,7 @@ func TestRoundsBudget(t *testing.T) {
 
 // With the wide registration a poll tells of everybody, as one local user who is replaced when gone.
 func TestFollow(t *testing.T) {
-	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: time.Hour}
+	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: 20 * time.Millisecond}
 	m := newMatrix(map[string]string{alice: "join", bob: "join", rob: "join"})
 	w := watch(t, m, tick, wide())
 	w.calls.hold(rob, time.Now())
@@ -123,7 +137,7 @@ func TestFollow(t *testing.T) {
 
 // What happened before a room was followed counts too: a token from before the kick is of no use afterwards.
 func TestFollowChecksWhoWasVerifiedBefore(t *testing.T) {
-	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: time.Hour}
+	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: 20 * time.Millisecond}
 	m := newMatrix(map[string]string{alice: "join", bob: "leave", "@carol:example.org": "leave"})
 	w := watch(t, m, tick, wide())
 	w.outOf(t, bob)
@@ -136,7 +150,7 @@ func TestFollowChecksWhoWasVerifiedBefore(t *testing.T) {
 
 // A poll goes on where it was when the homeserver is back.
 func TestFollowWithHomeserverDown(t *testing.T) {
-	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: time.Hour}
+	tick := intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: 20 * time.Millisecond}
 	m := newMatrix(map[string]string{alice: "join", bob: "join"})
 	w := watch(t, m, tick, wide())
 	eventually(t, "a poll", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return len(m.polls) == 1 })

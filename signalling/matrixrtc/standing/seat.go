@@ -16,6 +16,8 @@ const (
 	seatsLife = 30 * time.Second
 	// joinTries is how often the sender tries to follow an invitation.
 	joinTries = 3
+	// greetings is how often a homeserver is asked at the start to reach this server.
+	greetings = 4
 )
 
 // A seat is a room that the sender of a homeserver's registration is in, so that its events are pushed.
@@ -24,16 +26,36 @@ type seat struct {
 	room id.RoomID
 }
 
-// seatedSince tells since when some sender is known to be in a room.
+// seatedSince tells since when some sender is known to be in a room, of a homeserver whose events reach us.
 func (m *Members) seatedSince(room id.RoomID) (since time.Time, seated bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, h := range m.options.Connections {
-		if since, ok := m.seats[seat{h, room}]; ok {
+		if since, ok := m.seats[seat{h, room}]; ok && h.Pushes() {
 			return since, true
 		}
 	}
 	return time.Time{}, false
+}
+
+// greet has a homeserver push what it kept back while this server was not there: Synapse otherwise waits up to 8 minutes.
+// Homeservers without the question do it by themselves.
+func (m *Members) greet(ctx context.Context, h *homeserver.Homeserver) {
+	for try := 1; ; try++ {
+		err := h.Ping(ctx)
+		if err == nil || ctx.Err() != nil || homeserver.Unrecognized(err) {
+			return
+		}
+		if try == greetings {
+			m.options.Logger.Warn("homeserver does not reach this server: it pushes no events - check the url of the registration", "homeserver", h.Name(), "err", err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Duration(try) * time.Second): // we may be starting
+		}
+	}
 }
 
 func (m *Members) seatedAt(h *homeserver.Homeserver, room id.RoomID) bool {

@@ -37,6 +37,12 @@ func (m *Members) Run(ctx context.Context) error {
 			m.watchLoop(ctx, h, s)
 			return nil
 		})
+		if h.Sender() != "" {
+			loops.Go(func() error {
+				m.greet(ctx, h)
+				return nil
+			})
+		}
 	}
 	loops.Go(func() error {
 		m.roundLoop(ctx)

@@ -106,7 +106,7 @@ func TestDepartureWithHomeserverDown(t *testing.T) {
 func TestMissedDepartures(t *testing.T) {
 	n := narrow()
 	w := watch(t, newMatrix(map[string]string{sender: "join", alice: "join", bob: "join"}),
-		intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: time.Hour}, n)
+		intervals{tick: 5 * time.Millisecond, patience: time.Hour, assurance: time.Hour, retry: 20 * time.Millisecond}, n)
 	w.matrix.set(func() { w.matrix.members[bob] = "leave" })
 	var flood []string
 	for i := range watchQueue {

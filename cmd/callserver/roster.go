@@ -92,5 +92,12 @@ func (l lister) Joined(g token.Grant, session sfu.SID) {
 }
 
 func (l lister) Left(g token.Grant, session sfu.SID, why sfu.Reason) {
-	l.roster.Left(roster.Key{Call: g.Room, Identity: g.Identity}, string(session), why == sfu.ServerShutdown)
+	reason := roster.Parted
+	switch why {
+	case sfu.ConnectionTimeout, sfu.JoinFailure:
+		reason = roster.Lost
+	case sfu.ServerShutdown:
+		reason = roster.Shutdown
+	}
+	l.roster.Left(roster.Key{Call: g.Room, Identity: g.Identity}, string(session), reason)
 }

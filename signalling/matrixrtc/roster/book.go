@@ -25,7 +25,7 @@ type Rules struct {
 //	token ---------------> coming ---- 90 s ----+
 //	                         |  ^               |
 //	                  joined v  | token         v
-//	membership event ----> here --- left, 3 s --> gone --> cleared, or nothing to clear: forgotten
+//	membership event ----> here -- 3 s, 15 s ---> gone --> cleared, or nothing to clear: forgotten
 //	                         ^                    |
 //	                         +------ joined ------+
 //
@@ -39,6 +39,7 @@ type Book struct {
 
 	changes   []Change
 	withholds []Withhold
+	ending    bool // this server goes: nothing is cleared any more
 }
 
 // A stay is flying while one task of it is on its way.
@@ -216,8 +217,9 @@ func (st *stay) lookAt(at time.Time) {
 	}
 }
 
-// Left says that a session has ended. When this server goes, nothing follows: clients come back when it does.
-func (b *Book) Left(k Key, id string, shutdown bool, now time.Time) {
+// Left says that a session has ended.
+func (b *Book) Left(k Key, id string, why Why, now time.Time) {
+	b.ending = b.ending || why == Shutdown
 	s := b.sessions[k][id]
 	if s == nil {
 		return
@@ -231,8 +233,8 @@ func (b *Book) Left(k Key, id string, shutdown bool, now time.Time) {
 		affected = b.release(s)
 	}
 	for st := range affected {
-		if !shutdown && !b.here(st) {
-			b.gone(st, now)
+		if !b.here(st) {
+			b.gone(st, why, now)
 		}
 	}
 }
@@ -253,13 +255,16 @@ func (b *Book) release(s *session) map[*stay]struct{} {
 }
 
 // gone begins the resume window of a stay.
-func (b *Book) gone(st *stay, now time.Time) {
+func (b *Book) gone(st *stay, why Why, now time.Time) {
 	st.absent, st.event, st.seen, st.look, st.failures = now, "", false, time.Time{}, 0
 	if !b.clears(st.User) {
 		b.forget(st)
 		return
 	}
 	st.due = now.Add(lossTime)
+	if why != Lost {
+		st.due = now.Add(partTime)
+	}
 	for _, since := range st.coming {
 		if until := since.Add(comingTime); until.After(st.due) {
 			st.due = until

@@ -147,9 +147,9 @@ func (r *Roster) Joined(p Presence) {
 	r.do(func(now time.Time) { r.book.Joined(p, now) })
 }
 
-// Left says that a session of a participant has ended; shutdown, that it is because this server goes.
-func (r *Roster) Left(k Key, session string, shutdown bool) {
-	r.do(func(now time.Time) { r.book.Left(k, session, shutdown, now) })
+// Left says that a session of a participant has ended.
+func (r *Roster) Left(k Key, session string, why Why) {
+	r.do(func(now time.Time) { r.book.Left(k, session, why, now) })
 }
 
 // Told says what a homeserver tells of a membership.

@@ -285,7 +285,7 @@ func (w *world) onRead(n int, do func()) {
 	})
 }
 
-func (w *world) leave(p Presence) { w.Left(Key{p.Call, p.Identity}, p.Session, false) }
+func (w *world) leave(p Presence) { w.Left(Key{p.Call, p.Identity}, p.Session, Lost) }
 
 // expectCleared checks whether the membership is still there.
 func (w *world) expectCleared(when string, want bool) {
@@ -370,7 +370,7 @@ func TestClearOnlyIf(t *testing.T) {
 		{name: "this server goes", lost: func(w *world) {
 			w.Joined(someone("2"))
 			w.leave(someone("1"))
-			w.Left(Key{call, alice + ":" + device}, "2", true)
+			w.Left(Key{call, alice + ":" + device}, "2", Shutdown)
 		}, kept: true},
 		{name: "nobody may write", lost: func(w *world) {
 			w.hs.set(func() { w.hs.weak = map[string]bool{alice: true, "": true} })
@@ -466,6 +466,48 @@ func TestTokensOfOneJoin(t *testing.T) {
 		w.leave(someone("1"))
 		w.pass(7 * time.Second)
 		w.expectCleared("7 s after the loss", true)
+	})
+}
+
+// A client that says goodbye may be about to connect anew.
+func TestParted(t *testing.T) {
+	for _, returns := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, nil)
+			defer func() { w.stop() }()
+			w.Joined(someone("1"))
+			w.hs.send(key, alice, membership())
+			w.pass(time.Minute)
+			w.Left(Key{call, alice + ":" + device}, "1", Parted)
+			w.pass(14 * time.Second)
+			w.expectCleared("14 s after its goodbye", false)
+			if returns {
+				w.Joined(someone("2"))
+			}
+			w.pass(2 * time.Second)
+			w.expectCleared("16 s after its goodbye", !returns)
+		})
+	}
+}
+
+// A server that goes clears nothing any more, however long it takes.
+func TestShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		defer func() { w.stop() }()
+		bob := Presence{Stay: Stay{room, call, "@b:x", "B"}, Identity: "@b:x:B", Session: "b", Publishes: true}
+		w.Issued(someone(""))
+		w.Joined(someone("1"))
+		w.Joined(bob)
+		w.hs.send(key, alice, membership())
+		w.pass(time.Hour)
+		w.leave(someone("1"))
+		w.Left(Key{call, bob.Identity}, "b", Shutdown)
+		w.pass(time.Minute)
+		w.expectCleared("while it goes", false)
+		if n := w.disk.size(); n != 2 {
+			t.Errorf("%d stays on disk, want 2", n)
+		}
 	})
 }
 

@@ -152,7 +152,7 @@ func (w *realWorld) play(t *testing.T, h *homeserver.Homeserver, clients ...home
 		return len(content) == 0
 	}
 	for _, d := range []realDevice{gone, elsewhere, silent} {
-		r.Left(Key{d.Call, d.Identity}, d.Session, false)
+		r.Left(Key{d.Call, d.Identity}, d.Session, Lost)
 	}
 	eventually(t, "all is done about those who are gone", func() bool { return r.Stats().Stays == 1 })
 	for d, want := range map[*realDevice]bool{&gone: true, &silent: true, &elsewhere: false, &here: false} {

@@ -40,6 +40,9 @@ const (
 	// lossTime is how long a client may take to come back after its connection was given up, which comes after the
 	// resume window of its edge: 20 s after the last packet. Together they stay below 30 s.
 	lossTime = 3 * time.Second
+	// partTime is the same after a session that ended otherwise. Clients that say goodbye may mean to connect anew, which
+	// takes them seconds on a busy machine, and those that do leave take their membership back themselves.
+	partTime = 15 * time.Second
 	// leaveTime is for how long a delegated leave may be on its way before the membership is cleared all the same.
 	leaveTime = 30 * time.Second
 
@@ -47,6 +50,16 @@ const (
 	firstRetry = time.Second
 	maxRetry   = time.Minute      // between attempts to clear a membership
 	maxRecheck = 15 * time.Second // between looks for the membership of one who is withheld
+)
+
+// Why a session ended.
+type Why uint8
+
+// The reasons, as far as they matter here.
+const (
+	Lost     Why = iota // the connection, and the client did not resume it in time
+	Parted              // by the client's word, or ours: it may come at once
+	Shutdown            // this server goes: clients come back when it does
 )
 
 // A Key is a participant of the media server.

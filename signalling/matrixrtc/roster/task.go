@@ -71,7 +71,7 @@ func (b *Book) at(st *stay) (time.Time, bool) {
 	if b.here(st) {
 		return st.look, !st.look.IsZero()
 	}
-	return st.next, b.clears(st.User)
+	return st.next, b.clears(st.User) && !b.ending
 }
 
 // eyes are some other users of our homeservers who are in the call of a stay.
@@ -122,7 +122,7 @@ func (b *Book) Confirm(s Stay, m *member.Member, sent, now time.Time) bool {
 	case sent.After(st.absent):
 		b.postpone(st, sooner(sent, now).Add(comingTime))
 	}
-	return !now.Before(st.due)
+	return !b.ending && !now.Before(st.due)
 }
 
 // Result ends a task.

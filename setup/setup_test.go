@@ -51,9 +51,12 @@ func TestEveryCombination(t *testing.T) {
 	for _, server := range Homeservers {
 		for _, proxy := range Proxies {
 			s := example()
-			s.Homeserver, s.Proxy = server, proxy
+			s.Homeserver, s.Proxy, s.Wide = server, proxy, proxy != "other"
 			texts := files(t, s)
 			steps := texts[StepsFile]
+			if strings.Contains(steps, "@_callserver:example.org") == s.Wide {
+				t.Errorf("%s, %s: whom to invite, with wide %v:\n%s", server, proxy, s.Wide, steps)
+			}
 			if strings.Contains(steps, "<no value>") || strings.Contains(steps, "\n\n\n") || strings.Contains(steps, " \n") {
 				t.Errorf("%s, %s: holes in\n%s", server, proxy, steps)
 			}

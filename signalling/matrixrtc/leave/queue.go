@@ -27,7 +27,7 @@ func (q queue) Swap(i, j int) {
 
 // Push implements heap.Interface.
 func (q *queue) Push(x any) {
-	j := x.(*job) //nolint:errcheck // put pushes nothing else
+	j := x.(*job) // put pushes nothing else
 	j.place = len(*q)
 	*q = append(*q, j)
 }
@@ -64,5 +64,5 @@ func (q *queue) take(now time.Time) *job {
 	if len(*q) == 0 || now.Before((*q)[0].wake) {
 		return nil
 	}
-	return heap.Pop(q).(*job) //nolint:errcheck // put pushes nothing else
+	return heap.Pop(q).(*job) // put pushes nothing else
 }

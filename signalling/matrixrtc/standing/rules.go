@@ -68,15 +68,15 @@ func (m *Members) rulesOf(ctx context.Context, room id.RoomID, users []id.UserID
 func (m *Members) rulesBy(ctx context.Context, caller homeserver.Agent, p Place) (rules, error) {
 	start := m.options.Now()
 	r, err := readRules(ctx, caller, p.User, p.Room)
-	if errors.Is(err, homeserver.ErrUnavailable) {
+	switch {
+	case err == nil:
+		r.read = start
+		m.rules.Put(p.Room, r, start, start.Add(rulesLife))
+		return r, nil
+	case errors.Is(err, homeserver.ErrUnavailable):
 		return rules{}, err
 	}
-	if err != nil {
-		return rules{}, nil // it cannot see it either
-	}
-	r.read = start
-	m.rules.Put(p.Room, r, start, start.Add(rulesLife))
-	return r, nil
+	return rules{}, nil // it cannot see it either
 }
 
 // current reports whether rules that were read at that moment still count.

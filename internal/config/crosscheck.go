@@ -32,7 +32,7 @@ func (l *loader) crossCheck() {
 				"set registration, see docs/operator/matrix.md", i, h.ServerName))
 		}
 		if !h.Unverified && len(h.Registrations) == 0 {
-			c.Warnings = append(c.Warnings, fmt.Sprintf("homeservers[%d]: nobody can be verified without a registration, so every user of %s is refused - set registration, see docs/operator/matrix.md", i, h.ServerName))
+			c.Warnings = append(c.Warnings, fmt.Sprintf("homeservers[%d]: nobody can be verified without a registration, so users of %s are refused unless they come with their own access token (rtc/livekit/) - set registration, see docs/operator/matrix.md", i, h.ServerName))
 		}
 	}
 	if c.Development() {

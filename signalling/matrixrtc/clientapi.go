@@ -97,7 +97,11 @@ func (a *Authoriser) proveByToken(r *http.Request) (proof, error) {
 	case err == nil:
 		return proof{user: string(account.User), way: byToken, caller: &agent}, nil
 	case !errors.Is(err, homeserver.ErrUnavailable) && errors.As(err, &answer) && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden):
-		return proof{}, &refusal{status: answer.Status, code: answer.Code, reason: reasonUnvouched, text: "The homeserver does not accept the access token", err: err}
+		code := answer.Code
+		if code == "" { // a proxy in front of it says so
+			code = "M_FORBIDDEN"
+		}
+		return proof{}, &refusal{status: answer.Status, code: code, reason: reasonUnvouched, text: "The homeserver does not accept the access token", err: err}
 	}
 	a.counters.unavailable.Add(1)
 	return proof{}, &refusal{status: http.StatusBadGateway, code: "M_UNKNOWN", reason: reasonUnavailable, text: "The homeserver does not answer: try again", err: err}

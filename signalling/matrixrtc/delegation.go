@@ -24,8 +24,7 @@ func (a *Authoriser) delegates() bool { return a.options.Leaves != nil && a.opti
 // 404 makes them rely on us: so it is there only while we can be relied on.
 func (a *Authoriser) serveDelegation(w http.ResponseWriter, r *http.Request, d door) {
 	if !a.delegates() {
-		d.cors.set(w.Header())
-		a.serveUnknown(w, r, r.URL.Path)
+		a.serveUnknown(w, r, collapse(r.URL.Path))
 		return
 	}
 	if !allow(w, r, d.cors, http.MethodPost) {

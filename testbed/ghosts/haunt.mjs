@@ -82,6 +82,11 @@ export class Haunt {
     }
   }
 
+  /** The SFU as clients are told. */
+  get mediaURL() {
+    return `${this.stack.callserverURL.replace("http", "ws")}/livekit/sfu`;
+  }
+
   /** Waits until clients are told that they may delegate, where they may. */
   async ready() {
     if (!this.delegates) return;
@@ -189,17 +194,19 @@ export class Haunt {
     }
   }
 
-  /** Waits until a call decodes sound, or more of it than before. */
+  /** Waits until a call decodes sound: of the same track more than a moment before. */
   async hears(call) {
-    const sound = async () => {
-      const streams = (await call.inbound()).filter(({ kind }) => kind === "audio");
-      return Math.max(0, ...streams.map(({ energy }) => energy ?? 0)) + streams.reduce((sum, { packets }) => sum + packets, 0);
-    };
-    const before = await sound();
+    const sound = async () => (await call.inbound()).filter(({ kind }) => kind === "audio");
+    let before = new Map();
     await eventually(`${call.name} decodes sound`, PATIENCE_MS, async (seen) => {
       const now = await sound();
-      seen({ before, now });
-      return now > before ? true : undefined;
+      seen(now);
+      const more = now.some(({ track, packets, samples }) => {
+        const was = before.get(track);
+        return was && packets > was.packets && samples > was.samples;
+      });
+      before = new Map(now.map((stream) => [stream.track, stream]));
+      return more ? true : undefined;
     });
   }
 
@@ -223,11 +230,32 @@ export class Haunt {
     return Date.now();
   }
 
+  /**
+   * Asks callserver for tokens with access tokens in the header, as clients do of whom their homeserver's proxy sends
+   * here: one that is good and one that is not, in the user's room and in another. Some of it is always refused.
+   */
+  async showAccessTokens({ id, witness }) {
+    const unknown = `unknown-${witness.name}-0123456789abcdef`;
+    this.secrets.add("an access token that nobody has", unknown);
+    for (const token of [witness.token, unknown]) {
+      for (const room of [id, "!nowhere:localhost"]) {
+        const response = await fetch(`${this.stack.callserverURL}/_matrix/client/v1/rtc/livekit/get_token`, {
+          method: "POST",
+          headers: { authorization: `Bearer ${token}` },
+          body: JSON.stringify({ url: this.mediaURL, room_id: room, slot_id: "m.call#ROOM", member_id: "somebody" }),
+        });
+        const text = await response.text();
+        if (response.ok) this.secrets.add("a token of the SFU", JSON.parse(text).jwt);
+        else this.secrets.answered(text);
+      }
+    }
+  }
+
   /** None of the secrets of the run is where it could be read later. */
   async keptSecrets() {
-    const { found, secrets, places } = await this.secrets.found(join(this.logs, "callserver.log"), this.stack.directory);
+    const { found, secrets, places, errors } = await this.secrets.found(join(this.logs, "callserver.log"), this.stack.directory);
     assert.deepEqual(found, []);
-    assert.ok(secrets > 5 && places.includes("callserver.db"), `only ${secrets} secrets in ${places}`);
+    assert.ok(secrets > 5 && errors > 2 && places.includes("callserver.db"), `only ${secrets} secrets, ${errors} errors, ${places}`);
   }
 
   /** Writes what the living see and what callserver says, to find out why. */

@@ -25,6 +25,7 @@ async function haunted(kind, name, options, work) {
   const haunt = await Haunt.start({ kind, logs, ...options });
   try {
     await haunt.ready();
+    await haunt.showAccessTokens(haunt.rooms[0]);
     const result = await work(haunt, (text) => say(`${kind}: ${text}`));
     await haunt.keptSecrets();
     return result;

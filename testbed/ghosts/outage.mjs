@@ -17,6 +17,7 @@ export async function outage(haunt, { stays, leaves, ms, leaveAfter, tell }) {
   await homeserver.pause();
   const stopped = Date.now();
   tell("the homeserver is stopped");
+  await haunt.showAccessTokens(leaves.room); // what is not answered is told to nobody either
   let present = [...stays, leaves];
   for (let passed = 0; passed < ms; passed = Date.now() - stopped) {
     if (present.length > stays.length && passed >= leaveAfter) {

@@ -97,6 +97,7 @@ async function scenario(haunt, tell) {
   ]);
   for (const call of [witness, first, second]) await haunt.hears(call);
   tell("three hear each other");
+  await haunt.showAccessTokens(room);
   await comeAndGo(haunt, first, tell);
 
   // The leaves that were delegated before would end the membership about now, were they not cancelled.
@@ -107,14 +108,15 @@ async function scenario(haunt, tell) {
 
   haunt.calls.delete(await third);
   since = await haunt.killCallserver(others);
-  const ended = haunt.gone([await third], { since, within: RESTART_MS });
   for (const call of [witness, first]) await haunt.hears(call);
+  const ended = await haunt.gone([await third], { since, within: RESTART_MS });
+  tell(`callserver was killed: who did not return was gone ${ended} ms after it was ready`);
   await haunt.notBounced([witness, first]);
+
   if (haunt.delegates) {
-    const back = await outage(haunt, { stays: [witness], leaves: first, ms: 20_000, leaveAfter: 15_000, tell });
+    const back = await outage(haunt, { stays: [witness], leaves: first, ms: 20_000, leaveAfter: 12_000, tell });
     tell(`what was owed was sent ${back} ms after the homeserver's return`);
   }
-  tell(`callserver was killed: who did not return was gone ${await ended} ms after it was ready`);
   await haunt.notBounced([witness]);
   await haunt.keptSecrets();
 }

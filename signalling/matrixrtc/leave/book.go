@@ -8,12 +8,12 @@ import (
 // A Book is the state machine of all delegated leaves. It is passive: who comes and goes is told to it, Due says what
 // to ask of homeservers. For one goroutine at a time. Each job goes its way:
 //
-//	          joined                left by itself
-//	waiting ---------> connected ----------------------+
-//	   |                 |   ^                         |
-//	   |            lost v   | joined                  v
-//	   |                 away ------ 3 s ---------> sending ---> over: done, gone, or too late
-//	   +---------------------- 90 s, 30 s -------------^
+//	          joined
+//	waiting ---------> connected
+//	   |                 |   ^
+//	   |            left v   | joined
+//	   |                 away -- 3 s, 2 s if by itself -> sending ---> over: done, gone, or too late
+//	   +---------------------- 90 s, 30 s ----------------^
 //
 //	any --a newer leave of the same participant--> cancelling ---> over
 //
@@ -203,12 +203,11 @@ func (b *Book) Left(k Key, session string, why Why, now time.Time) {
 		if j.phase != connected || b.here(j) {
 			continue
 		}
-		if why == ByItself && k == j.key() {
-			b.enter(j, sending, Send, now)
-			continue
-		}
 		j.phase, j.until = away, now.Add(lossTime)
-		if !j.seen && j.wait.After(j.until) {
+		switch {
+		case why == ByItself && k == j.key():
+			j.until = now.Add(farewellTime)
+		case !j.seen && j.wait.After(j.until):
 			j.until = j.wait // clients connect for a moment under another identity first
 		}
 		b.plan(j)

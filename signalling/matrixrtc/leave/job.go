@@ -23,6 +23,10 @@ const (
 	// lossTime is how long a client may take to come back after its connection was given up, which comes after the
 	// resume window of its edge: 20 s after the last packet. Together they stay well below 30 s.
 	lossTime = 3 * time.Second
+	// farewellTime is how long a client may take to come back that said goodbye: livekit-client does when it connects
+	// anew because nothing else helped, and returns a second later. Who really leaves sends the leave itself; what closes
+	// its window does not.
+	farewellTime = 2 * time.Second
 	// lateTime is for how long after the homeserver should have sent a leave by itself we go on trying.
 	lateTime = time.Minute
 

@@ -116,7 +116,7 @@ func (k *Keeper) trialLoop(ctx context.Context, name string, t *trial) {
 		case err == nil && fresh:
 			k.log.Info("delayed leaves can be delegated", "homeserver", name)
 		case errors.Is(err, homeserver.ErrNoDelay) && fresh:
-			k.log.Info("homeserver has no delayed events: members whose client crashes stay until they expire", "homeserver", name)
+			k.log.Info("homeserver has no delayed events: members whose client crashed are cleared here, where membership.sweep and a registration allow it", "homeserver", name)
 		case err != nil && fresh:
 			k.log.Warn("delayed leaves cannot be delegated: clients are told to restart them on their own", "homeserver", name, "err", err)
 		}

@@ -22,6 +22,7 @@ type matrix struct {
 	down    bool              // 503
 	members map[string]string // user -> membership in !abc:example.org
 	acl     string            // content of m.room.server_acl
+	levels  string            // content of m.room.power_levels
 	asked   []string          // who looked: a user, or MSC4502
 }
 
@@ -47,6 +48,8 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]bool{"joined": m.members[r.URL.Query().Get("mxid")] == "join"})
 	case !state && m.acl != "" && strings.Contains(r.URL.Path, "/state/m.room.server_acl"):
 		_, _ = fmt.Fprintf(w, `{"type":"m.room.server_acl","state_key":"","sender":"@a:b","event_id":"$e","content":%s}`, m.acl)
+	case !state && m.levels != "" && m.members[who] == "join" && strings.Contains(r.URL.Path, "/state/m.room.power_levels"):
+		_, _ = fmt.Fprintf(w, `{"type":"m.room.power_levels","state_key":"","sender":"@a:b","event_id":"$l","content":%s}`, m.levels)
 	case !state && strings.Contains(r.URL.Path, "/state/") && m.members[who] == "join":
 		fail(404, "M_NOT_FOUND")
 	case !state:

@@ -3,6 +3,7 @@ package matrixrtc
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -79,6 +80,24 @@ func TestPolicyInTheToken(t *testing.T) {
 	}
 	if d := cmp.Diff([]int{9}, w.rooms.sizes); d != "" {
 		t.Errorf("participants of the room (-want +got):\n%s", d)
+	}
+}
+
+// Who may kick in the Matrix room administers its call, and nobody else does.
+func TestModeratorsInTheToken(t *testing.T) {
+	m := &matrix{
+		members: map[string]string{"@alice:example.org": "join", "@bob:example.org": "join"},
+		levels:  `{"users":{"@alice:example.org":50,"@bob:example.org":49},"kick":50}`,
+	}
+	_, connect := withMatrix(t, m, wide())
+	w := newWorld(t, connect)
+	w.now = time.Now()
+	w.hs.users = map[string]string{"A": "@alice:example.org", "B": "@bob:example.org"}
+	for token, want := range map[string]bool{"A": true, "B": false} {
+		g, _ := w.granted(t, w.do(t, "POST", "/sfu/get", sfuGetBody(token)))
+		if g.RoomAdmin != want || g.RoomCreate || g.RoomList {
+			t.Errorf("token of %s: roomAdmin %t, want %t; create %t, list %t", g.Origin.User, g.RoomAdmin, want, g.RoomCreate, g.RoomList)
+		}
 	}
 }
 

@@ -24,13 +24,16 @@ const (
 // A follow is a room that is followed by a poll, as one of the local users who are in its call.
 //
 //	starting --(the first answer)--> live --(the user left the room, or may not poll)--> ended: another user's takes its place
+//
+// One that is not wanted any more ends with the answer that it waits for, half a minute later at most. It is not cut off:
+// Dendrite with SQLite that loses a client while it computes an answer holds its database locked for ten seconds.
 type follow struct {
-	eyes   homeserverUser
-	cancel context.CancelFunc
+	eyes homeserverUser
 
-	mu    sync.Mutex
-	since time.Time // nothing is missed from then on; zero while starting
-	ended bool
+	mu      sync.Mutex
+	since   time.Time // nothing is missed from then on; zero while starting
+	ended   bool
+	retired bool // not wanted any more
 }
 
 // live tells since when nothing is missed.
@@ -44,6 +47,18 @@ func (f *follow) note(since time.Time, ended bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.since, f.ended = since, ended
+}
+
+func (f *follow) retire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.retired = true
+}
+
+func (f *follow) wanted() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.retired
 }
 
 func (f *follow) over() bool {
@@ -68,7 +83,7 @@ func (r *rounds) tend(ctx context.Context, room id.RoomID, users map[id.UserID]t
 			r.suspect(Place{f.eyes.user, room})
 		}
 	}
-	if len(r.follows) >= maxPolls {
+	if r.m.counters.polls.Load() >= maxPolls {
 		return false
 	}
 	eyes := r.chosen(room, users)
@@ -79,8 +94,7 @@ func (r *rounds) tend(ctx context.Context, room id.RoomID, users map[id.UserID]t
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	f = &follow{eyes: eyes, cancel: cancel}
+	f = &follow{eyes: eyes}
 	r.follows[room] = f
 	r.m.counters.polls.Add(1)
 	poll := agent.Poll(room, followed...)
@@ -93,7 +107,7 @@ func (r *rounds) tend(ctx context.Context, room id.RoomID, users map[id.UserID]t
 
 func (r *rounds) unfollow(room id.RoomID) {
 	if f := r.follows[room]; f != nil {
-		f.cancel()
+		f.retire()
 		delete(r.follows, room)
 	}
 }
@@ -121,10 +135,10 @@ func (r *rounds) chosen(room id.RoomID, users map[id.UserID]time.Time) (eyes hom
 	return eyes
 }
 
-// followLoop hands the events of a room to the watch, until ctx ends or the user sees the room no longer.
+// followLoop hands the events of a room to the watch, until ctx ends, or the poll is not wanted, or the user sees the room no longer.
 func (m *Members) followLoop(ctx context.Context, f *follow, poll *homeserver.Poll) {
 	pause := firstPause
-	for {
+	for f.wanted() {
 		b, err := poll.Next(ctx)
 		switch {
 		case ctx.Err() != nil:

@@ -67,9 +67,6 @@ func (m *Members) roundLoop(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			for room := range r.follows {
-				r.unfollow(room)
-			}
 			r.work.Wait()
 			return
 		case <-ticker.C:

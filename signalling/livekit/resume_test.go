@@ -300,8 +300,9 @@ func TestRefreshedTokens(t *testing.T) {
 		Verified: time.UnixMilli(time.Now().UnixMilli()), Assumed: true,
 	}
 	alice := n.joinAs(t, g, true)
-	alice.until("a token", func() bool { return alice.token != "" })
-	got, err := testKeys.Verify(alice.token, time.Now())
+	var fresh string
+	alice.until("a token", func() bool { fresh = alice.token; return fresh != "" })
+	got, err := testKeys.Verify(fresh, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

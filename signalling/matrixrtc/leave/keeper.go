@@ -146,14 +146,31 @@ func (k *Keeper) do(change func(now time.Time)) {
 
 // Close ends Run and returns when it has ended. What is owed stays in the store. Closing twice is fine.
 func (k *Keeper) Close() error {
+	k.mu.Lock()
 	k.stopped.Do(func() { close(k.stop) })
+	k.mu.Unlock()
 	k.running.Wait()
 	return k.save(context.Background())
 }
 
+// enter counts Run in; false once closed.
+func (k *Keeper) enter() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	select {
+	case <-k.stop:
+		return false
+	default:
+		k.running.Add(1)
+		return true
+	}
+}
+
 // Run works until ctx ends or Close is called, which is no error. It is called once.
 func (k *Keeper) Run(ctx context.Context) error {
-	k.running.Add(1)
+	if !k.enter() {
+		return nil
+	}
 	defer k.running.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

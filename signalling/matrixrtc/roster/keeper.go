@@ -177,14 +177,31 @@ func (r *Roster) do(change func(now time.Time)) {
 
 // Close ends Run and returns when it has ended. Closing twice is fine.
 func (r *Roster) Close() error {
+	r.mu.Lock()
 	r.stopped.Do(func() { close(r.stop) })
+	r.mu.Unlock()
 	r.running.Wait()
 	return r.save(context.Background())
 }
 
+// enter counts Run in; false once closed.
+func (r *Roster) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.stop:
+		return false
+	default:
+		r.running.Add(1)
+		return true
+	}
+}
+
 // Run works until ctx ends or Close is called, which is no error. It is called once.
 func (r *Roster) Run(ctx context.Context) error {
-	r.running.Add(1)
+	if !r.enter() {
+		return nil
+	}
 	defer r.running.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

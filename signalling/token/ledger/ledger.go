@@ -44,7 +44,7 @@ type Ledger struct {
 	stop    chan struct{}
 	stopped sync.Once
 
-	mu      sync.Mutex         // held while they are written
+	mu      sync.Mutex         // held while they are written, and by who enters or closes
 	pending []token.Revocation // that could not be
 }
 
@@ -77,9 +77,24 @@ func scan(row dbutil.Scannable) (r token.Revocation, err error) {
 	return r, err
 }
 
+// enter counts Run in; false once closed.
+func (l *Ledger) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.stop:
+		return false
+	default:
+		l.running.Add(1)
+		return true
+	}
+}
+
 // Run writes what is revoked until ctx ends or Close is called, which is no error. It is called once.
 func (l *Ledger) Run(ctx context.Context) error {
-	l.running.Add(1)
+	if !l.enter() {
+		return nil
+	}
 	defer l.running.Done()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -101,7 +116,9 @@ func (l *Ledger) Run(ctx context.Context) error {
 
 // Close ends Run and writes what is left. Closing twice is fine.
 func (l *Ledger) Close() error {
+	l.mu.Lock()
 	l.stopped.Do(func() { close(l.stop) })
+	l.mu.Unlock()
 	l.running.Wait()
 	return l.write()
 }

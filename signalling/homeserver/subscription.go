@@ -52,20 +52,23 @@ func (s *Subscription) Close() {
 	delete(s.inbox.subscriptions, s)
 }
 
-// offer queues an event if it is of interest, and reports whether it was not dropped.
-func (s *Subscription) offer(e *event.Event) bool {
-	if !slices.Contains(s.types, e.Type) {
-		return true
-	}
-	defer s.wake()
+// offer queues those events that are of interest, and returns how many of these were dropped.
+func (s *Subscription) offer(events []*event.Event) (dropped int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.events) >= s.limit {
-		s.lost++
-		return false
+	for _, e := range events {
+		switch {
+		case !slices.Contains(s.types, e.Type):
+			continue
+		case len(s.events) >= s.limit:
+			dropped++
+		default:
+			s.events = append(s.events, e)
+		}
+		s.wake()
 	}
-	s.events = append(s.events, e)
-	return true
+	s.lost += dropped
+	return dropped
 }
 
 func (s *Subscription) wake() {

@@ -164,6 +164,8 @@ func (b *inbox) deliver(h *Homeserver, txn string, t *transaction) {
 	} else {
 		known = b.rememberLocked(txn)
 	}
+	var fresh []*event.Event
+	defer func() { b.publishLocked(h, fresh) }()
 	for _, raw := range t.Events {
 		e, err := parseEvent(raw, event.MessageEventType)
 		if err != nil || e.RoomID == "" || e.ID == "" {
@@ -176,7 +178,7 @@ func (b *inbox) deliver(h *Homeserver, txn string, t *transaction) {
 			continue
 		}
 		known[e.ID] = struct{}{}
-		b.publishLocked(h, e)
+		fresh = append(fresh, e)
 	}
 	if replayed {
 		return
@@ -187,14 +189,15 @@ func (b *inbox) deliver(h *Homeserver, txn string, t *transaction) {
 			h.counters.badEvents.Add(1)
 			continue
 		}
-		b.publishLocked(h, e)
+		fresh = append(fresh, e)
 	}
 }
 
 // publish hands the events of a room that came another way to the subscriptions, and returns how many they were.
-func (b *inbox) publish(h *Homeserver, room id.RoomID, raw []json.RawMessage) (n int) {
+func (b *inbox) publish(h *Homeserver, room id.RoomID, raw []json.RawMessage) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var fresh []*event.Event
 	for _, r := range raw {
 		e, err := parseEvent(r, event.MessageEventType)
 		if err != nil || e.ID == "" {
@@ -202,10 +205,10 @@ func (b *inbox) publish(h *Homeserver, room id.RoomID, raw []json.RawMessage) (n
 			continue
 		}
 		e.RoomID = room
-		b.publishLocked(h, e)
-		n++
+		fresh = append(fresh, e)
 	}
-	return n
+	b.publishLocked(h, fresh)
+	return len(fresh)
 }
 
 func (b *inbox) rememberLocked(txn string) map[id.EventID]struct{} {
@@ -222,11 +225,11 @@ func (b *inbox) rememberLocked(txn string) map[id.EventID]struct{} {
 	return events
 }
 
-func (b *inbox) publishLocked(h *Homeserver, e *event.Event) {
-	h.counters.events.Add(1)
+// publishLocked hands over what came together at once: who looks at the latest of several events must not see the first
+// alone.
+func (b *inbox) publishLocked(h *Homeserver, events []*event.Event) {
+	h.counters.events.Add(uint64(len(events)))
 	for s := range b.subscriptions {
-		if !s.offer(e) {
-			h.counters.dropped.Add(1)
-		}
+		h.counters.dropped.Add(uint64(s.offer(events)))
 	}
 }

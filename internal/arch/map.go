@@ -31,8 +31,9 @@ var allowed = map[string][]string{
 	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "sfu", "sfu/framecrypto", "timeline"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
 	"signalling/matrixrtc/member":   {"internal/canonical"},
-	"signalling/matrixrtc/leave":    {"signalling/homeserver", "signalling/matrixrtc/member"},
-	"signalling/matrixrtc/roster":   {"signalling/homeserver", "signalling/matrixrtc/member"},
+	"signalling/matrixrtc/clerk":    {},
+	"signalling/matrixrtc/leave":    {"signalling/homeserver", "signalling/matrixrtc/clerk", "signalling/matrixrtc/member"},
+	"signalling/matrixrtc/roster":   {"signalling/homeserver", "signalling/matrixrtc/clerk", "signalling/matrixrtc/member"},
 	"signalling/matrixrtc/standing": {"signalling/homeserver", "signalling/token", "internal/expiring"},
 	"signalling/whip":               {"signalling", "signalling/token", "sfu", "sfu/codec", "timeline"},
 

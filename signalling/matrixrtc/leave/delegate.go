@@ -94,8 +94,8 @@ func (k *Keeper) delegate(ctx context.Context, d Delegation) error {
 	default: // restarted as soon as it can be
 		job.Restarted = began.Add(-min(max(job.Length, minLength), maxLength) * 4 / 5)
 	}
-	k.do(func(now time.Time) { k.book.Add(job, now) })
-	return k.save(ctx)
+	k.clerk.Do(func(now time.Time) { k.book.Add(job, now) })
+	return k.clerk.Save(ctx)
 }
 
 // matches reports whether a delayed event is the leave of this very member: nobody may have another event of theirs

@@ -110,7 +110,7 @@ func (k *Keeper) trialLoop(ctx context.Context, name string, t *trial) {
 		}
 		fresh := t.note(err, time.Now())
 		if err == nil {
-			k.do(func(now time.Time) { k.book.Returned(name, now) })
+			k.clerk.Do(func(now time.Time) { k.book.Returned(name, now) })
 		}
 		switch {
 		case err == nil && fresh:

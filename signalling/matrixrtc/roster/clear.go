@@ -133,10 +133,9 @@ func (r *Roster) held(t Task) bool {
 	return false
 }
 
-func (r *Roster) confirm(t Task, m *member.Member, e member.Event) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.book.Confirm(t.Stay, m, e.Sent, time.Now())
+func (r *Roster) confirm(t Task, m *member.Member, e member.Event) (yes bool) {
+	r.clerk.Look(func() { yes = r.book.Confirm(t.Stay, m, e.Sent, time.Now()) })
+	return yes
 }
 
 // ours reports whether a member publishes on this server. Where it follows the oldest member, the others are read too.

@@ -78,20 +78,7 @@ func (l *loader) publish(key string, v any) bool {
 }
 
 func matrixRooms(l *loader, key string, v any) {
-	items, ok := v.([]any)
-	if !ok {
-		l.problem(key, "is not a list", "begin each room with \"- room: '!id:example.org'\"")
-		return
-	}
-	for i, item := range items {
-		at := fmt.Sprintf("%s[%d]", key, i)
-		fields, ok := item.(map[string]any)
-		if !ok {
-			l.problem(at, "is not a room", "write \"- room: '!id:example.org'\"")
-			continue
-		}
-		l.matrixRoom(at, fields)
-	}
+	l.entries(key, v, "room", "room: '!id:example.org'", l.matrixRoom)
 }
 
 // MatrixRoomKeys lists the settings of one entry of matrix_rooms.

@@ -279,19 +279,24 @@ func keysFile(l *loader, key string, v any) {
 }
 
 func homeservers(l *loader, key string, v any) {
+	l.entries(key, v, "homeserver", "server_name: example.org", l.homeserver)
+}
+
+// entries reads a list of sections; the example is the first line of one.
+func (l *loader) entries(key string, v any, noun, example string, read func(at string, fields map[string]any)) {
 	items, ok := v.([]any)
 	if !ok {
-		l.problem(key, "is not a list", "begin each homeserver with \"- server_name: example.org\"")
+		l.problem(key, "is not a list", fmt.Sprintf("begin each %s with \"- %s\"", noun, example))
 		return
 	}
 	for i, item := range items {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		fields, ok := item.(map[string]any)
 		if !ok {
-			l.problem(at, "is not a homeserver", "write \"- server_name: example.org\"")
+			l.problem(at, "is not a "+noun, fmt.Sprintf("write \"- %s\"", example))
 			continue
 		}
-		l.homeserver(at, fields)
+		read(at, fields)
 	}
 }
 

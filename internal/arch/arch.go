@@ -111,7 +111,7 @@ func importBan(module, pkg, imported string) (why string, bad bool) {
 		switch {
 		case !known:
 			return "the package is not in the map: add it to internal/arch with what it may import, or move the code", true
-		case own == "internal/testnet" || own == "internal/arch":
+		case own == "internal/testnet" || strings.HasPrefix(own, "internal/testnet/") || own == "internal/arch":
 			return "only tests may import it", true
 		case !slices.Contains(below, own) && !slices.Contains(below, everything):
 			return "imports point one way: edges > signalling > {sfu, sfu/rtc} > forward > {packet, codec}; " + pkg + " may import " + list(below), true

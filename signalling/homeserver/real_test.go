@@ -1,85 +1,35 @@
-package homeserver
+package homeserver_test
 
 import (
-	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"testing"
 	"time"
 
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
+
+	"callserver/internal/testnet/realserver"
+	"callserver/signalling/homeserver"
 )
 
-// A realWorld is a homeserver that testbed/homeservers/connection.mjs started for these tests: alice and bob are in
-// both rooms, carol in none.
-type realWorld struct {
-	ServerName    string
-	ClientAPI     string
-	Listen        string // where the narrow registration's url leads
-	Registrations struct{ Narrow, Wide string }
-	DelayedEvents bool
-	MemberQuery   bool // MSC4502
-	Users         []struct {
-		ID     id.UserID
-		Device id.DeviceID
-		Token  string
-	}
-	Rooms []id.RoomID
-}
-
-func newReal(t *testing.T) (*realWorld, *Homeserver) {
-	t.Helper()
-	name := os.Getenv("CALLSERVER_TEST_HOMESERVER")
-	if name == "" {
-		t.Skip("needs a real homeserver: node --test testbed/homeservers/connection.mjs starts them and runs this")
-	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var w realWorld
-	if err := json.Unmarshal(text, &w); err != nil {
-		t.Fatal(err)
-	}
-	o := Options{ServerName: w.ServerName, ClientAPI: w.ClientAPI}
-	for _, file := range []string{w.Registrations.Narrow, w.Registrations.Wide} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Registrations = append(o.Registrations, r)
-	}
-	h, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
-	return &w, h
-}
-
 // listen serves the pushes of the homeserver until the test ends.
-func (w *realWorld) listen(t *testing.T, h *Homeserver) {
+func listen(t *testing.T, w *realserver.World, h *homeserver.Homeserver) {
 	t.Helper()
 	l, err := net.Listen("tcp", w.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: Handler(h), ReadHeaderTimeout: time.Second}
+	s := &http.Server{Handler: homeserver.Handler(h), ReadHeaderTimeout: time.Second}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close(); <-done })
 }
 
-func must(t *testing.T) func(Agent, error) Agent {
-	return func(a Agent, err error) Agent {
+func must(t *testing.T) func(homeserver.Agent, error) homeserver.Agent {
+	return func(a homeserver.Agent, err error) homeserver.Agent {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -89,16 +39,15 @@ func must(t *testing.T) func(Agent, error) Agent {
 }
 
 // act does to a room what an agent of ours never needs to: invite, kick, ban, unban.
-func (a Agent) act(t *testing.T, room id.RoomID, what string, user id.UserID) {
+func act(t *testing.T, a homeserver.Agent, room id.RoomID, what string, user id.UserID) {
 	t.Helper()
-	body := map[string]string{"user_id": string(user)}
-	if err := a.hs.request(t.Context(), a.who, what, http.MethodPost, nil, body, nil, "v3", "rooms", room, what); err != nil {
+	if err := a.Act(t.Context(), room, what, user); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // next waits for the membership of a user to change to what is wanted.
-func next(t *testing.T, s *Subscription, user id.UserID, want event.Membership) time.Duration {
+func next(t *testing.T, s *homeserver.Subscription, user id.UserID, want event.Membership) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	late := time.NewTimer(10 * time.Second)
@@ -119,55 +68,56 @@ func next(t *testing.T, s *Subscription, user id.UserID, want event.Membership) 
 }
 
 func TestRealMembership(t *testing.T) {
-	w, h := newReal(t)
+	w := realserver.Read(t)
+	h := w.ConnectAll(t)
 	ctx := t.Context()
 	alice, bob, carol := w.Users[0], w.Users[1], w.Users[2]
 	room := w.Rooms[1]
 
 	account, err := h.Bearer(alice.Token).Whoami(ctx)
-	if want := (Account{User: alice.ID, Device: alice.Device}); err != nil || account != want {
+	if want := (homeserver.Account{User: alice.ID, Device: alice.Device}); err != nil || account != want {
 		t.Errorf("whoami with alice's token: %v, %v; want %v", account, err, want)
 	}
-	if _, err := h.Bearer("made-up").Whoami(ctx); Code(err) != "M_UNKNOWN_TOKEN" {
+	if _, err := h.Bearer("made-up").Whoami(ctx); homeserver.Code(err) != "M_UNKNOWN_TOKEN" {
 		t.Errorf("whoami with a made-up token: %v", err)
 	}
 	members, err := h.Bearer(bob.Token).JoinedMembers(ctx, room)
 	if want := []id.UserID{alice.ID, bob.ID}; err != nil || !slices.Equal(members, want) {
 		t.Errorf("members with bob's token: %v, %v; want %v", members, err, want)
 	}
-	if _, err := h.Bearer(carol.Token).JoinedMembers(ctx, room); Code(err) != "M_FORBIDDEN" {
+	if _, err := h.Bearer(carol.Token).JoinedMembers(ctx, room); homeserver.Code(err) != "M_FORBIDDEN" {
 		t.Errorf("members with the token of carol, who is not in the room: %v", err)
 	}
 
-	as := func(user id.UserID) Agent { t.Helper(); return must(t)(h.As(user)) }
+	as := func(user id.UserID) homeserver.Agent { t.Helper(); return must(t)(h.As(user)) }
 	if members, err := as(alice.ID).JoinedMembers(ctx, room); err != nil || len(members) != 2 {
 		t.Errorf("members as alice: %v, %v", members, err)
 	}
 	check := func(when string, user id.UserID, want event.Membership) {
 		t.Helper()
 		m, err := as(user).Membership(ctx, room, user)
-		if (want == event.MembershipJoin) != (m == event.MembershipJoin && err == nil) || err != nil && Code(err) != "M_FORBIDDEN" {
+		if (want == event.MembershipJoin) != (m == event.MembershipJoin && err == nil) || err != nil && homeserver.Code(err) != "M_FORBIDDEN" {
 			t.Errorf("%s: %s reads the own membership as %q, %v; want %q", when, user, m, err, want)
 		}
 		if m, err := as(alice.ID).Membership(ctx, room, user); err != nil || m != want {
 			t.Errorf("%s: alice reads the membership of %s as %q, %v; want %q", when, user, m, err, want)
 		}
 		joined, err := h.IsJoined(ctx, room, user)
-		if w.MemberQuery && (err != nil || joined != (want == event.MembershipJoin)) || !w.MemberQuery && !Unrecognized(err) {
+		if w.MemberQuery && (err != nil || joined != (want == event.MembershipJoin)) || !w.MemberQuery && !homeserver.Unrecognized(err) {
 			t.Errorf("%s: is_joined of %s: %v, %v", when, user, joined, err)
 		}
 	}
 	check("at first", alice.ID, event.MembershipJoin)
 	check("at first", bob.ID, event.MembershipJoin)
 	check("at first", carol.ID, "")
-	as(alice.ID).act(t, room, "invite", carol.ID)
+	act(t, as(alice.ID), room, "invite", carol.ID)
 	check("invited", carol.ID, event.MembershipInvite)
-	as(alice.ID).act(t, room, "kick", bob.ID)
+	act(t, as(alice.ID), room, "kick", bob.ID)
 	check("kicked", bob.ID, event.MembershipLeave)
-	as(alice.ID).act(t, room, "ban", bob.ID)
+	act(t, as(alice.ID), room, "ban", bob.ID)
 	check("banned", bob.ID, event.MembershipBan)
-	as(alice.ID).act(t, room, "unban", bob.ID)
-	as(alice.ID).act(t, room, "invite", bob.ID)
+	act(t, as(alice.ID), room, "unban", bob.ID)
+	act(t, as(alice.ID), room, "invite", bob.ID)
 	if err := as(bob.ID).Join(ctx, room); err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +125,9 @@ func TestRealMembership(t *testing.T) {
 }
 
 func TestRealEvents(t *testing.T) {
-	w, h := newReal(t)
-	w.listen(t, h)
+	w := realserver.Read(t)
+	h := w.ConnectAll(t)
+	listen(t, w, h)
 	alice, bob, room := w.Users[0].ID, w.Users[1].ID, w.Rooms[0]
 	as := must(t)
 	s := h.Subscribe(100, event.StateMember)
@@ -184,13 +135,13 @@ func TestRealEvents(t *testing.T) {
 	if h.Pushes() {
 		t.Error("the homeserver has reached us before anything happened")
 	}
-	if err := h.Ping(t.Context()); err != nil && !Unrecognized(err) { // Dendrite has no such question
+	if err := h.Ping(t.Context()); err != nil && !homeserver.Unrecognized(err) { // Dendrite has no such question
 		t.Error(err)
 	} else if err == nil && !h.Pushes() {
 		t.Error("the homeserver has reached us, and nobody noticed")
 	}
 
-	as(h.As(alice)).act(t, room, "invite", h.Sender())
+	act(t, as(h.As(alice)), room, "invite", h.Sender())
 	next(t, s, h.Sender(), event.MembershipInvite)
 	sender := as(h.As(h.Sender()))
 	if err := sender.Join(t.Context(), room); err != nil {
@@ -207,7 +158,7 @@ func TestRealEvents(t *testing.T) {
 		act  string
 		want event.Membership
 	}{{"kick", event.MembershipLeave}, {"ban", event.MembershipBan}, {"unban", event.MembershipLeave}} {
-		as(h.As(alice)).act(t, room, tc.act, bob)
+		act(t, as(h.As(alice)), room, tc.act, bob)
 		if took := next(t, s, bob, tc.want); took > 2*time.Second {
 			t.Errorf("%s arrived after %v, want 2 s", tc.act, took)
 		} else {
@@ -216,8 +167,8 @@ func TestRealEvents(t *testing.T) {
 	}
 	// In rooms without the sender nothing is pushed, in spite of the wide registration: had it been, it would have come
 	// before what happens afterwards in the room that is seen.
-	as(h.As(alice)).act(t, w.Rooms[1], "invite", "@nobody:"+id.UserID(h.Name()))
-	as(h.As(alice)).act(t, room, "invite", bob)
+	act(t, as(h.As(alice)), w.Rooms[1], "invite", "@nobody:"+id.UserID(h.Name()))
+	act(t, as(h.As(alice)), room, "invite", bob)
 	for seen := false; !seen; {
 		<-s.Ready()
 		events, _ := s.Take()
@@ -234,7 +185,8 @@ func TestRealEvents(t *testing.T) {
 }
 
 func TestRealDelayedEvents(t *testing.T) {
-	w, h := newReal(t)
+	w := realserver.Read(t)
+	h := w.ConnectAll(t)
 	ctx, room, alice := t.Context(), w.Rooms[1], w.Users[0].ID
 	member := event.Type{Type: "org.matrix.msc3401.call.member", Class: event.StateEventType}
 	key := "_" + string(alice) + "_DEVICE_m.call"
@@ -252,7 +204,7 @@ func TestRealDelayedEvents(t *testing.T) {
 	}
 	delay, err := a.DelayState(ctx, room, member, key, struct{}{}, time.Hour)
 	if !w.DelayedEvents {
-		if !errors.Is(err, ErrNoDelay) || len(content()) != 1 {
+		if !errors.Is(err, homeserver.ErrNoDelay) || len(content()) != 1 {
 			t.Errorf("delayed event: %v, content %v; want nothing sent", err, content())
 		}
 		return
@@ -269,7 +221,7 @@ func TestRealDelayedEvents(t *testing.T) {
 	if err := a.CancelDelayed(ctx, delay); err != nil || len(content()) != 1 {
 		t.Errorf("cancel: %v, content %v", err, content())
 	}
-	if err := a.RestartDelayed(ctx, delay); Code(err) != "M_NOT_FOUND" {
+	if err := a.RestartDelayed(ctx, delay); homeserver.Code(err) != "M_NOT_FOUND" {
 		t.Errorf("restart of a cancelled event: %v", err)
 	}
 	if delay, err = a.DelayState(ctx, room, member, key, struct{}{}, time.Hour); err != nil {
@@ -278,10 +230,10 @@ func TestRealDelayedEvents(t *testing.T) {
 	if err := a.SendDelayed(ctx, delay); err != nil || len(content()) != 0 {
 		t.Errorf("send: %v, content %v", err, content())
 	}
-	if err := h.Anyone().SendDelayed(ctx, "made-up"); Code(err) != "M_NOT_FOUND" {
+	if err := h.Anyone().SendDelayed(ctx, "made-up"); homeserver.Code(err) != "M_NOT_FOUND" {
 		t.Errorf("made-up delay id: %v", err)
 	}
-	if _, err := a.DelayState(ctx, room, member, key, struct{}{}, 1000*time.Hour); err == nil || errors.Is(err, ErrUnavailable) {
+	if _, err := a.DelayState(ctx, room, member, key, struct{}{}, 1000*time.Hour); err == nil || errors.Is(err, homeserver.ErrUnavailable) {
 		t.Errorf("a delay beyond the homeserver's bound: %v", err)
 	} else {
 		t.Logf("a delay beyond the homeserver's bound: %v", err)

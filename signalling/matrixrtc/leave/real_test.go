@@ -1,71 +1,23 @@
 package leave
 
 import (
-	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"maunium.net/go/mautrix/event"
-	"maunium.net/go/mautrix/id"
 
+	"callserver/internal/testnet/realserver"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/member"
 )
 
-// A realWorld is a homeserver that testbed/homeservers/connection.mjs started: alice and bob are in both rooms.
-type realWorld struct {
-	ServerName, ClientAPI string
-	Registrations         struct{ Narrow, Wide string }
-	DelayedEvents         bool
-	Users                 []struct {
-		ID     id.UserID
-		Device id.DeviceID
-		Token  string
-	}
-	Rooms []id.RoomID
-}
-
-func newReal(t *testing.T) (*realWorld, *homeserver.Homeserver) {
-	t.Helper()
-	name := os.Getenv("CALLSERVER_TEST_HOMESERVER")
-	if name == "" {
-		t.Skip("needs a real homeserver: node --test testbed/homeservers/connection.mjs starts them and runs this")
-	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var w realWorld
-	if err := json.Unmarshal(text, &w); err != nil {
-		t.Fatal(err)
-	}
-	o := homeserver.Options{ServerName: w.ServerName, ClientAPI: w.ClientAPI}
-	for _, file := range []string{w.Registrations.Narrow, w.Registrations.Wide} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Registrations = append(o.Registrations, r)
-	}
-	h, err := homeserver.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
-	return &w, h
-}
-
 // alice's client joins a call, delegates its leave and is gone: the membership is taken back, also when this server was
 // started anew in between. Nobody can delegate what is not theirs.
 func TestRealLeave(t *testing.T) {
-	w, h := newReal(t)
+	w := realserver.Read(t)
+	h := w.ConnectAll(t)
 	if !w.DelayedEvents {
 		if err := Of(h).Try(t.Context()); !errors.Is(err, homeserver.ErrNoDelay) {
 			t.Fatalf("trial without delayed events: %v", err)

@@ -3,7 +3,6 @@ package roster
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -11,61 +10,10 @@ import (
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
+	"callserver/internal/testnet/realserver"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/member"
 )
-
-// A realWorld is a homeserver that testbed/homeservers/connection.mjs started: alice and bob are in both rooms, carol in
-// none.
-type realWorld struct {
-	ServerName, ClientAPI string
-	Registrations         struct{ Narrow, Wide string }
-	Users                 []struct {
-		ID     id.UserID
-		Device id.DeviceID
-		Token  string
-	}
-	Rooms []id.RoomID
-}
-
-func newReal(t *testing.T) *realWorld {
-	t.Helper()
-	name := os.Getenv("CALLSERVER_TEST_HOMESERVER")
-	if name == "" {
-		t.Skip("needs a real homeserver: node --test testbed/homeservers/connection.mjs starts them and runs this")
-	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &realWorld{}
-	if err := json.Unmarshal(text, w); err != nil {
-		t.Fatal(err)
-	}
-	return w
-}
-
-func (w *realWorld) connect(t *testing.T, registrations ...string) *homeserver.Homeserver {
-	t.Helper()
-	o := homeserver.Options{ServerName: w.ServerName, ClientAPI: w.ClientAPI}
-	for _, file := range registrations {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Registrations = append(o.Registrations, r)
-	}
-	h, err := homeserver.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
-	return h
-}
 
 // A realDevice is one of a user's, with a membership of its own.
 type realDevice struct {
@@ -76,13 +24,13 @@ type realDevice struct {
 // The memberships of devices that are gone are taken back, in each user's name, or in the sender's where that is all we
 // may do; those of others stay. Who publishes without a membership is withheld until it has one.
 func TestRealRoster(t *testing.T) {
-	w := newReal(t)
-	alice, bob := w.connect(t).Bearer(w.Users[0].Token), w.connect(t).Bearer(w.Users[1].Token)
+	w := realserver.Read(t)
+	alice, bob := w.Connect(t).Bearer(w.Users[0].Token), w.Connect(t).Bearer(w.Users[1].Token)
 	t.Run("in the users' names", func(t *testing.T) {
-		w.play(t, w.connect(t, w.Registrations.Narrow, w.Registrations.Wide), alice, bob)
+		play(t, w, w.ConnectAll(t), alice, bob)
 	})
 	t.Run("in the sender's name", func(t *testing.T) {
-		h := w.connect(t, w.Registrations.Narrow)
+		h := w.Connect(t, w.Registrations.Narrow)
 		sender, err := h.As(h.Sender())
 		if err != nil {
 			t.Fatal(err)
@@ -93,11 +41,11 @@ func TestRealRoster(t *testing.T) {
 		if err := sender.Join(t.Context(), w.Rooms[1]); err != nil {
 			t.Fatal(err)
 		}
-		w.play(t, h, alice, bob)
+		play(t, w, h, alice, bob)
 	})
 }
 
-func (w *realWorld) play(t *testing.T, h *homeserver.Homeserver, clients ...homeserver.Agent) {
+func play(t *testing.T, w *realserver.World, h *homeserver.Homeserver, clients ...homeserver.Agent) {
 	alice, bob, room := w.Users[0], w.Users[1], w.Rooms[1]
 	var mu sync.Mutex
 	withheld := map[string]bool{}
@@ -129,16 +77,16 @@ func (w *realWorld) play(t *testing.T, h *homeserver.Homeserver, clients ...home
 	for _, d := range []realDevice{gone, elsewhere, here, silent} {
 		r.Joined(d.Presence)
 	}
-	w.announce(t, clients[0], room, gone, service)
-	w.announce(t, clients[0], room, elsewhere, "https://sfu.example.org/livekit/jwt")
-	w.announce(t, clients[1], room, here, service)
+	announce(t, clients[0], room, gone, service)
+	announce(t, clients[0], room, elsewhere, "https://sfu.example.org/livekit/jwt")
+	announce(t, clients[1], room, here, service)
 	holds := func(d realDevice) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return withheld[d.Session]
 	}
 	eventually(t, "the silent one is withheld", func() bool { return holds(silent) })
-	w.announce(t, clients[1], room, silent, service)
+	announce(t, clients[1], room, silent, service)
 	eventually(t, "it is let through once it has a membership", func() bool { return !holds(silent) })
 	if holds(here) || holds(gone) || holds(elsewhere) {
 		t.Errorf("withheld %v, though all these have memberships", withheld)
@@ -168,7 +116,7 @@ func (w *realWorld) play(t *testing.T, h *homeserver.Homeserver, clients ...home
 	}
 }
 
-func (w *realWorld) announce(t *testing.T, client homeserver.Agent, room id.RoomID, d realDevice, at string) {
+func announce(t *testing.T, client homeserver.Agent, room id.RoomID, d realDevice, at string) {
 	t.Helper()
 	content := json.RawMessage(membership(`"D"`, `"`+d.Device+`"`, "@a:x:D", d.Identity, service, at))
 	if _, err := client.SendState(t.Context(), room, stateMember, d.key, content); err != nil {

@@ -203,6 +203,13 @@ func (d *Directory) route(ctx context.Context, l *lane, name string, now time.Ti
 	return found.(route), nil
 }
 
+// ParseUser returns the homeserver of a user; not ok if the text cannot be a user id.
+func ParseUser(user string) (server string, ok bool) {
+	local, server, ok := strings.Cut(strings.TrimPrefix(user, "@"), ":")
+	ok = ok && strings.HasPrefix(user, "@") && local != "" && server != "" && len(user) <= 255 && !strings.ContainsFunc(user, unicode.IsControl)
+	return server, ok
+}
+
 // subject reads the user id out of an answer. Its domain must be the server asked, byte for byte: no server may vouch
 // for the users of another.
 func subject(status int, body []byte, server string) (string, error) {
@@ -215,9 +222,9 @@ func subject(status int, body []byte, server string) (string, error) {
 	if err := json.Unmarshal(body, &info); err != nil {
 		return "", fmt.Errorf("%s answers something else than JSON about the token: %w", server, err)
 	}
-	local, domain, ok := strings.Cut(strings.TrimPrefix(info.Sub, "@"), ":")
+	domain, ok := ParseUser(info.Sub)
 	switch {
-	case !ok || local == "" || !strings.HasPrefix(info.Sub, "@"), len(info.Sub) > 255, strings.ContainsFunc(info.Sub, unicode.IsControl):
+	case !ok:
 		return "", fmt.Errorf("%s vouches for something that is no user id: %.300q", server, info.Sub)
 	case domain != server:
 		return "", fmt.Errorf("%s vouches for a user of another server: %q", server, info.Sub)

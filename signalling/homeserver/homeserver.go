@@ -154,6 +154,12 @@ func (h *Homeserver) Local(user id.UserID) bool {
 	return ok && strings.HasPrefix(string(user), "@") && domain == h.options.ServerName
 }
 
+// ServerOf is the homeserver of a user, empty if it is no user id.
+func ServerOf[User ~string](user User) string {
+	_, server, _ := strings.Cut(string(user), ":")
+	return server
+}
+
 // Pushes reports whether the homeserver is known to reach this server with events: it did since the start.
 func (h *Homeserver) Pushes() bool { return h.heard.Load() }
 

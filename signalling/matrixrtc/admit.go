@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -47,7 +46,7 @@ type admission struct {
 // admit decides about a proven user.
 func (a *Authoriser) admit(ctx context.Context, q *request, now time.Time) (admission, error) {
 	user, server := q.proof.user, q.proof.server()
-	if err := a.permitted(server, now); err != nil {
+	if err := a.permitted(server); err != nil {
 		return admission{}, err
 	}
 	_, local := a.homeservers[server]
@@ -56,7 +55,7 @@ func (a *Authoriser) admit(ctx context.Context, q *request, now time.Time) (admi
 	if !local && len(holders) == 0 {
 		return admission{}, refuseUnheld() // which the policy says too, but before a question to a homeserver
 	}
-	found, err := a.stands(ctx, q, holders, now)
+	found, err := a.stands(ctx, q, holders)
 	if err != nil {
 		return admission{}, err
 	}
@@ -65,7 +64,7 @@ func (a *Authoriser) admit(ctx context.Context, q *request, now time.Time) (admi
 		who.assumed, who.verified = true, now
 	}
 	for _, h := range holders {
-		who.holders = append(who.holders, holder{server: serverOf(string(h))})
+		who.holders = append(who.holders, holder{server: homeserver.ServerOf(h)})
 	}
 	if local && !who.assumed {
 		a.expect(call, user, now)
@@ -74,24 +73,24 @@ func (a *Authoriser) admit(ctx context.Context, q *request, now time.Time) (admi
 }
 
 // stands finds out how a proven user stands in the Matrix room, and refuses who is not in it.
-func (a *Authoriser) stands(ctx context.Context, q *request, holders []id.UserID, now time.Time) (standing.Finding, error) {
+func (a *Authoriser) stands(ctx context.Context, q *request, holders []id.UserID) (standing.Finding, error) {
 	p := standing.Place{User: id.UserID(q.proof.user), Room: id.RoomID(q.room)}
 	found, err := a.members.CheckAs(ctx, p, holders, q.proof.caller)
-	return found, a.judge(p, found, err, now)
+	return found, a.judge(p, found, err)
 }
 
 // permitted refuses users of homeservers that the operator does not want.
-func (a *Authoriser) permitted(server string, now time.Time) error {
+func (a *Authoriser) permitted(server string) error {
 	if a.options.Servers.Permits(server) {
 		return nil
 	}
-	a.tell(now, "user of a denied homeserver refused", server, nil)
+	a.tell("user of a denied homeserver refused", server, nil)
 	return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonDenied, text: "Users of your homeserver may not use this server"}
 }
 
 // judge refuses whoever does not stand in the room.
-func (a *Authoriser) judge(p standing.Place, found standing.Finding, err error, now time.Time) error {
-	server := standing.ServerOf(p.User)
+func (a *Authoriser) judge(p standing.Place, found standing.Finding, err error) error {
+	server := homeserver.ServerOf(p.User)
 	forbid := func(why reason, text string) error {
 		a.counters.outsiders.Add(1)
 		return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: why, text: text}
@@ -106,7 +105,7 @@ func (a *Authoriser) judge(p standing.Place, found standing.Finding, err error, 
 		return forbid(reasonBarred, "The room does not admit your homeserver")
 	case errors.Is(err, homeserver.ErrUnavailable):
 		a.counters.unavailable.Add(1)
-		a.tell(now, "membership not verified", server, err)
+		a.tell("membership not verified", server, err)
 		return &refusal{status: http.StatusBadGateway, code: "M_UNKNOWN", reason: reasonUnavailable, text: "The homeserver does not answer: try again", err: err}
 	case a.homeservers[server].Unverified:
 		a.counters.unverified.Add(1)
@@ -115,7 +114,7 @@ func (a *Authoriser) judge(p standing.Place, found standing.Finding, err error, 
 		if err == nil {
 			err = errNoMeans
 		}
-		a.tell(now, "membership cannot be verified", server, err)
+		a.tell("membership cannot be verified", server, err)
 		return refuseUnverifiable(err)
 	}
 	return nil
@@ -129,7 +128,7 @@ func (a *Authoriser) holders(call, room string, now time.Time) []id.UserID {
 	var users []id.UserID
 	seen := map[string]bool{}
 	add := func(user string) {
-		if _, local := a.homeservers[serverOf(user)]; local && !seen[user] {
+		if _, local := a.homeservers[homeserver.ServerOf(user)]; local && !seen[user] {
 			seen[user] = true
 			users = append(users, id.UserID(user))
 		}
@@ -148,9 +147,4 @@ func (a *Authoriser) holders(call, room string, now time.Time) []id.UserID {
 // expect remembers one local user who is about to connect; one is enough to hold a call open.
 func (a *Authoriser) expect(call, user string, now time.Time) {
 	a.expected.Put(call, user, now, now.Add(expected))
-}
-
-func serverOf(user string) string {
-	_, server, _ := strings.Cut(user, ":")
-	return server
 }

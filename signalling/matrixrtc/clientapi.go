@@ -11,6 +11,7 @@ import (
 
 	mautrix "maunium.net/go/mautrix/federation"
 
+	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 )
 
@@ -61,7 +62,7 @@ func (a *Authoriser) proveToHomeserver(r *http.Request, q *request, _ time.Time)
 	var p proof
 	if h := a.proxied(r); h != nil {
 		user := r.Header.Get("X-Matrix-User-Identifier")
-		if !validUser(user) || serverOf(user) != h.Name() {
+		if server, ok := federation.ParseUser(user); !ok || server != h.Name() {
 			return proof{}, &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonForged, text: "The homeserver names no user of its own"}
 		}
 		p = proof{user: user, way: byHomeserver}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"callserver/internal/canonical"
 	"callserver/signalling/federation"
@@ -22,7 +20,7 @@ func (a *Authoriser) proveFederated(r *http.Request, q *request, now time.Time) 
 		return proof{}, err
 	}
 	vouches := func(origin string) error {
-		if !validUser(q.claimedUser) || serverOf(q.claimedUser) != origin {
+		if server, ok := federation.ParseUser(q.claimedUser); !ok || server != origin {
 			return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonForged, text: "user_id is no user of the homeserver that asks"}
 		}
 		return a.welcome(origin, now)
@@ -73,18 +71,12 @@ func refuseForged(err error) error {
 	return &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", reason: reasonForged, text: "The request is not signed by the homeserver that it is said to come from", err: err}
 }
 
-// validUser reports whether text can be a user id.
-func validUser(text string) bool {
-	local, server, ok := strings.Cut(strings.TrimPrefix(text, "@"), ":")
-	return ok && strings.HasPrefix(text, "@") && local != "" && server != "" && len(text) <= 255 && !strings.ContainsFunc(text, unicode.IsControl)
-}
-
 // relay asks the homeserver of another media server for a token there, in the name of a user of ours who is in the room.
 func (a *Authoriser) relay(ctx context.Context, q *request, now time.Time) (string, error) {
 	if err := a.count(q, now); err != nil {
 		return "", err
 	}
-	found, err := a.stands(ctx, q, nil, now)
+	found, err := a.stands(ctx, q, nil)
 	if err != nil {
 		return "", err
 	}

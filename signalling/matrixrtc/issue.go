@@ -6,6 +6,7 @@ import (
 
 	"callserver/sfu"
 	"callserver/signalling"
+	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/member"
 	"callserver/signalling/matrixrtc/roster"
 	"callserver/signalling/token"
@@ -14,7 +15,7 @@ import (
 // issue mints the token of an admitted user, and creates its room if it may.
 func (a *Authoriser) issue(q *request, who admission) (string, error) {
 	may, err := a.policy.decide(applicant{
-		server: serverOf(who.user), room: q.room,
+		server: homeserver.ServerOf(who.user), room: q.room,
 		verified: !who.assumed, moderator: who.moderator, holders: who.holders,
 	})
 	if err != nil {

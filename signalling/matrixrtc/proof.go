@@ -44,7 +44,7 @@ type proof struct {
 }
 
 // server is the homeserver of the user.
-func (p proof) server() string { return serverOf(p.user) }
+func (p proof) server() string { return homeserver.ServerOf(p.user) }
 
 // proveByOpenID asks the homeserver that the token names. Users of homeservers that get nothing here cost no lookup.
 func (a *Authoriser) proveByOpenID(r *http.Request, q *request, now time.Time) (proof, error) {
@@ -53,7 +53,7 @@ func (a *Authoriser) proveByOpenID(r *http.Request, q *request, now time.Time) (
 	}
 	user, err := a.options.Directory.User(r.Context(), q.openID.ServerName, q.openID.AccessToken, now)
 	if err != nil {
-		a.tell(now, "openid token not verified", q.openID.ServerName, err)
+		a.tell("openid token not verified", q.openID.ServerName, err)
 		return proof{}, &refusal{status: http.StatusUnauthorized, code: "M_UNAUTHORIZED", text: "Your homeserver does not vouch for you", err: err}
 	}
 	if q.claimedUser != "" && q.claimedUser != user {
@@ -64,11 +64,11 @@ func (a *Authoriser) proveByOpenID(r *http.Request, q *request, now time.Time) (
 
 // welcome refuses users of homeservers that get nothing here, whoever they are.
 func (a *Authoriser) welcome(server string, now time.Time) error {
-	if err := a.permitted(server, now); err != nil {
+	if err := a.permitted(server); err != nil {
 		return err
 	}
 	if _, full := a.homeservers[server]; !full && a.options.Remote != RemoteSubscribe {
-		a.tell(now, "user of an unlisted homeserver refused", server, nil)
+		a.tell("user of an unlisted homeserver refused", server, nil)
 		return refuseUnlisted()
 	} else if !full { // its answer is asked for at the word of anybody
 		return a.limits.ofServer(server, now)

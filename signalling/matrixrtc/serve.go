@@ -207,7 +207,7 @@ func bodyRefusal(err error) error {
 }
 
 // tell logs what users of a homeserver met. The record of the refusal says it too, so this is for developers.
-func (a *Authoriser) tell(_ time.Time, what, server string, err error) {
+func (a *Authoriser) tell(what, server string, err error) {
 	a.options.Logger.Debug(what, "homeserver", server, "err", err)
 }
 

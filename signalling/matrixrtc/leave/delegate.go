@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"callserver/signalling/homeserver"
@@ -57,7 +56,7 @@ func (k *Keeper) Delegate(ctx context.Context, d Delegation) error {
 }
 
 func (k *Keeper) delegate(ctx context.Context, d Delegation) error {
-	_, server, _ := strings.Cut(d.User, ":")
+	server := homeserver.ServerOf(d.User)
 	h, t := k.options.Homeservers[server], k.trials[server]
 	if h == nil {
 		return ErrNotReal

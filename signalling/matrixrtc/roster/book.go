@@ -3,9 +3,9 @@ package roster
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"time"
 
+	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/member"
 )
 
@@ -79,8 +79,7 @@ func NewBook(r Rules) *Book {
 }
 
 func (b *Book) local(user string) bool {
-	_, server, _ := strings.Cut(user, ":")
-	return b.rules.Local[server]
+	return b.rules.Local[homeserver.ServerOf(user)]
 }
 
 // clears reports whether memberships of a user may be cleared at all.

@@ -3,7 +3,6 @@ package roster
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"callserver/signalling/homeserver"
@@ -18,13 +17,11 @@ type view struct {
 
 // views are through whose eyes a stay's room can be seen: its own user's, those of others in the call, the senders'.
 func (r *Roster) views(t Task) (views []view) {
-	_, server, _ := strings.Cut(t.User, ":")
-	if own := r.options.Homeservers[server]; own != nil {
+	if own := r.options.Homeservers[homeserver.ServerOf(t.User)]; own != nil {
 		return []view{{own, t.User}, {own, ""}}
 	}
 	for _, user := range t.Eyes {
-		_, server, _ := strings.Cut(user, ":")
-		if hs := r.options.Homeservers[server]; hs != nil {
+		if hs := r.options.Homeservers[homeserver.ServerOf(user)]; hs != nil {
 			views = append(views, view{hs, user})
 		}
 	}
@@ -224,8 +221,7 @@ func names(e member.Event, t Task) (*member.Member, Outcome) {
 // sticky reports whether the user's membership may be a sticky event, which is not in the state of the room and may be
 // encrypted.
 func (r *Roster) sticky(ctx context.Context, t Task) (bool, error) {
-	_, server, _ := strings.Cut(t.User, ":")
-	own := r.options.Homeservers[server]
+	own := r.options.Homeservers[homeserver.ServerOf(t.User)]
 	if own == nil {
 		return true, nil
 	}

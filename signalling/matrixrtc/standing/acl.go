@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"net/netip"
 	"strings"
-
-	"maunium.net/go/mautrix/id"
 )
 
 // A ServerACL says which homeservers may take part in a room (Client-Server API, m.room.server_acl). Nil permits all.
@@ -59,12 +57,6 @@ type Servers struct {
 func (s Servers) Permits(server string) bool {
 	listed := func(globs []string) bool { return anyGlob(globs, server) || anyGlob(globs, hostOf(server)) }
 	return !listed(s.Deny) && (len(s.Allow) == 0 || listed(s.Allow))
-}
-
-// ServerOf is the homeserver of a user.
-func ServerOf(user id.UserID) string {
-	_, server, _ := strings.Cut(string(user), ":")
-	return server
 }
 
 // hostOf is a server name without its port.

@@ -26,7 +26,7 @@ type rules struct {
 	infinite bool
 }
 
-func (r *rules) permits(user id.UserID) bool { return r.acl.Permits(ServerOf(user)) }
+func (r *rules) permits(user id.UserID) bool { return r.acl.Permits(homeserver.ServerOf(user)) }
 
 // moderator reports whether a user may kick others.
 func (r *rules) moderator(user id.UserID) bool {

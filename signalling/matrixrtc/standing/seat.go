@@ -89,7 +89,7 @@ func (m *Members) seated(ctx context.Context, h *homeserver.Homeserver, p Place,
 		return
 	}
 	if !h.Local(e.Sender) {
-		m.options.Logger.Info("invitation not accepted: only the homeserver's own users may invite the sender user", "homeserver", h.Name(), "server", ServerOf(e.Sender))
+		m.options.Logger.Info("invitation not accepted: only the homeserver's own users may invite the sender user", "homeserver", h.Name(), "server", homeserver.ServerOf(e.Sender))
 		return
 	}
 	m.joining.Go(func() { m.accept(ctx, h, p.Room) })

@@ -133,6 +133,13 @@ func (m *memory) Apply(_ context.Context, changes []Change) error {
 	return nil
 }
 
+// set has it fail from now on, or work again.
+func (m *memory) set(fail error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = fail
+}
+
 func (m *memory) size() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -396,11 +403,11 @@ func TestStoreFails(t *testing.T) {
 		k, end := run(t, disk, map[string]Homeserver{"x": hs})
 		defer end()
 		hs.schedule("1", leaveEvent())
-		disk.fail = full
+		disk.set(full)
 		if err := k.Delegate(t.Context(), delegation("1")); !errors.Is(err, full) {
 			t.Errorf("a leave that is not stored is taken over: %v", err)
 		}
-		disk.fail = nil
+		disk.set(nil)
 		hs.schedule("2", leaveEvent())
 		if err := k.Delegate(t.Context(), delegation("2")); err != nil {
 			t.Error(err)

@@ -34,7 +34,7 @@ suite_build() { CGO_ENABLED=0 go build ./...; }
 suite_lint() { prepare_node && make -s lint; }
 # The second run is for what the race detector distorts: allocations of the hot path.
 suite_go() { prepare_go && CGO_ENABLED=1 go test -race -short -timeout 15m ./... && CGO_ENABLED=0 go test -short -timeout 5m ./sfu/...; }
-suite_fuzz() { testbed/fuzz.sh; }
+suite_fuzz() { FUZZTIME=${FUZZTIME:-5s} testbed/fuzz.sh; }
 suite_web() {
 	prepare_node && make -s web && git diff --exit-code --stat -- web/dist ||
 		{ echo "web: a check failed, or web/dist is not what the sources build (make web, commit)"; return 1; }
@@ -56,7 +56,7 @@ all=(build lint go fuzz web page homeservers elementcall federation ghosts clien
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 
-passed=0 failed=0 summary=
+passed=0 summary= failed=()
 for name; do
 	declare -F "suite_$name" >/dev/null || { echo "no suite $name; there are: ${all[*]}" >&2; exit 2; }
 	echo "=== $name"
@@ -66,11 +66,12 @@ for name; do
 	if timeout --kill-after=30 1200 bash -c "$(declare -f); logs=$logs; suite_$name" >"$log" 2>&1; then
 		passed=$((passed + 1)) verdict=ok
 	else
-		failed=$((failed + 1)) verdict=FAILED
+		failed+=("$name") verdict=FAILED
 		tail -60 "$log"
 	fi
 	summary+=$(printf '%-8s %-12s %4d s  %s' "$verdict" "$name" $((SECONDS - start)) "$logs/$name.log")$'\n'
 done
 printf '\n%s' "$summary"
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+echo "$passed passed, ${#failed[@]} failed"
+echo "${failed[*]}" >"$logs/failed"
+[ ${#failed[@]} -eq 0 ]

@@ -1,5 +1,6 @@
-// Package edge is the HTTP listener that clients reach. It owns the socket, the request limits, the mounting of handlers
-// under prefixes, the guard of the development key, and the graceful close. It never speaks a protocol of its own.
+// Package edge is the listener that clients reach over TCP. It owns the socket, TLS and its certificates, telling apart what connections
+// speak (HTTP, TURN inside TLS, ICE over TCP), the limits of HTTP requests, the mounting of handlers under prefixes, the guard of the development
+// key, and the graceful close. It never speaks TURN or ICE itself: whoever does accepts those connections.
 package edge
 
 import (
@@ -9,8 +10,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -28,17 +32,21 @@ type Options struct {
 	Handler     http.Handler
 	Development bool         // the development key is in use: refuse what came from another machine
 	Logger      *slog.Logger // nil = slog.Default()
+
+	Certificates  *Certificates  // speak TLS with these; nil = without
+	ProxyProtocol []netip.Prefix // proxies that pass TCP on and say who the client is, by the PROXY protocol, version 2
 }
 
-// A Listener accepts HTTP requests on one address. Safe for concurrent use.
+// A Listener accepts connections on one address. Safe for concurrent use.
 type Listener struct {
-	socket net.Listener
+	split  *splitter
 	server *http.Server
 	guard  *guard
 }
 
 // Stats counts since the start.
 type Stats struct {
+	Closed   uint64 // connections, before it was clear what they speak: no TLS, no proxy header, nothing said, too many
 	Requests uint64 // handed to a handler
 	Refused  uint64 // by the guard of the development key
 	Panics   uint64 // in handlers, each answered with 500
@@ -58,10 +66,11 @@ func Listen(o Options) (*Listener, error) {
 	}
 	g := &guard{next: o.Handler, development: o.Development, log: o.Logger}
 	return &Listener{
-		socket: socket,
-		guard:  g,
+		split: newSplitter(socket, o),
+		guard: g,
 		server: &http.Server{
 			Handler:           g,
+			ConnContext:       withTLS,
 			MaxHeaderBytes:    maxHeader,
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
@@ -71,30 +80,49 @@ func Listen(o Options) (*Listener, error) {
 }
 
 // Addr is the bound address.
-func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
+func (l *Listener) Addr() net.Addr { return l.split.socket.Addr() }
+
+// TURN are the connections that speak TURN inside TLS. Unless this is called before Run, they are closed.
+func (l *Listener) TURN() net.Listener { return l.split.turn.use() }
+
+// ICE are the connections that begin, outside TLS, with a STUN message framed by RFC 4571, as ICE over TCP does. Unless this is called before
+// Run, they are closed.
+func (l *Listener) ICE() net.Listener { return l.split.ice.use() }
 
 // Stats returns the counters.
 func (l *Listener) Stats() Stats {
-	return Stats{Requests: l.guard.requests.Load(), Refused: l.guard.refused.Load(), Panics: l.guard.panics.Load()}
+	return Stats{
+		Closed:   l.split.refused.Load(),
+		Requests: l.guard.requests.Load(), Refused: l.guard.refused.Load(), Panics: l.guard.panics.Load(),
+	}
 }
 
 // Run serves until Close. It returns nil after an orderly close.
 func (l *Listener) Run() error {
-	if err := l.server.Serve(l.socket); !errors.Is(err, http.ErrServerClosed) {
+	var accepting errgroup.Group
+	accepting.Go(func() error {
+		err := l.split.acceptLoop()
+		return errors.Join(err, l.split.close()) // HTTP ends too
+	})
+	err := l.server.Serve(l.split.http)
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	if err = errors.Join(err, l.split.close(), accepting.Wait()); err != nil {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
 // Close stops accepting, waits for the requests under way until ctx ends, and cuts off the rest. WebSockets are not
-// waited for: whoever upgraded them closes them first. Closing twice is fine.
+// waited for: whoever upgraded them closes them first, and so are connections of TURN and ICE by whoever accepted them. Closing twice is fine.
 func (l *Listener) Close(ctx context.Context) error {
+	closed := l.split.close()
 	err := l.server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, l.server.Close())
 	}
-	_ = l.socket.Close() // open still if Run was never called
-	return err
+	return errors.Join(err, closed)
 }
 
 // guard stands before every handler.

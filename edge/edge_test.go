@@ -127,10 +127,18 @@ func TestOK(t *testing.T) {
 // start runs a listener until the test ends.
 func start(t *testing.T, h http.Handler) *Listener {
 	t.Helper()
-	l, err := Listen(Options{Listen: "127.0.0.1:0", Handler: h, Logger: slog.New(slog.DiscardHandler)})
+	return startWith(t, Options{Handler: h}, func(*Listener) {})
+}
+
+// startWith runs a listener that prepare has seen.
+func startWith(t *testing.T, o Options, prepare func(*Listener)) *Listener {
+	t.Helper()
+	o.Listen, o.Logger = "127.0.0.1:0", slog.New(slog.DiscardHandler)
+	l, err := Listen(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(l)
 	done := make(chan error, 1)
 	go func() { done <- l.Run() }()
 	t.Cleanup(func() {

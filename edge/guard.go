@@ -1,8 +1,11 @@
 package edge
 
 import (
+	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -14,7 +17,27 @@ import (
 // this name is replaced.
 const RequestIDHeader = "X-Request-Id"
 
+// tlsState is the key of a request's TLS state, where net/http does not see it.
+type tlsState struct{}
+
+// withTLS keeps the TLS state of a connection whose first byte was read.
+func withTLS(ctx context.Context, c net.Conn) context.Context {
+	p, ok := c.(*peeked)
+	if !ok {
+		return ctx
+	}
+	t, ok := p.Conn.(*tls.Conn)
+	if !ok {
+		return ctx
+	}
+	state := t.ConnectionState()
+	return context.WithValue(ctx, tlsState{}, &state)
+}
+
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if state, ok := r.Context().Value(tlsState{}).(*tls.ConnectionState); ok {
+		r.TLS = state
+	}
 	id := rand.Text()[:12]
 	r.Header.Set(RequestIDHeader, id)
 	w.Header().Set(RequestIDHeader, id)

@@ -18,6 +18,7 @@ func (s *server) observe() {
 	telemetry.Poll(t, s.public.Stats,
 		counter("http_requests_total", "HTTP requests handed to a handler.", func(v edge.Stats) uint64 { return v.Requests }),
 		counter("http_refused_total", "HTTP requests refused because the development key is in use.", func(v edge.Stats) uint64 { return v.Refused }),
+		counter("http_closed_total", "Connections closed before it was clear what they speak: no TLS, no proxy header, or nothing said.", func(v edge.Stats) uint64 { return v.Closed }),
 		counter("http_panics_total", "HTTP handlers that panicked.", func(v edge.Stats) uint64 { return v.Panics }),
 	)
 	telemetry.Poll(t, s.rooms.Stats,

@@ -43,6 +43,7 @@ type server struct {
 	authoriser *matrixrtc.Authoriser
 	page       *web.Page
 	public     *edge.Listener // what clients reach
+	scheme     string         // of public: http, or https with a certificate of our own
 	admin      *edge.Listener // what the operator reaches, nil = off
 	draining   atomic.Bool
 
@@ -105,13 +106,8 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		return nil, err
 	}
 	s.page = web.New(pageOptions(c))
-	if s.public, err = edge.Listen(edge.Options{
-		Listen:      c.HTTP.Listen,
-		Handler:     s.routes(),
-		Development: c.Development(),
-		Logger:      log,
-	}); err != nil {
-		return nil, fmt.Errorf("http.listen: %w", err)
+	if err = s.listen(c); err != nil {
+		return nil, err
 	}
 	if c.Admin.Listen != "" {
 		if s.admin, err = edge.Listen(edge.Options{Listen: c.Admin.Listen, Handler: s.telemetry.Handler(), Logger: log}); err != nil {
@@ -126,6 +122,25 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		return nil
 	})
 	return s, nil
+}
+
+// listen opens what clients reach.
+func (s *server) listen(c *config.Config) error {
+	o := edge.Options{
+		Listen: c.HTTP.Listen, Handler: s.routes(), Development: c.Development(), Logger: s.log, ProxyProtocol: c.HTTP.ProxyProtocol,
+	}
+	s.scheme = "http"
+	var err error
+	if c.TLS != (config.TLS{}) {
+		s.scheme = "https"
+		if o.Certificates, err = edge.LoadCertificates([]edge.Files{edge.Files(c.TLS)}, s.log); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+	}
+	if s.public, err = edge.Listen(o); err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	return nil
 }
 
 func (s *server) authoriserOptions(c *config.Config, signing []*federation.SigningKey) matrixrtc.Options {
@@ -273,7 +288,7 @@ func (s *server) close(ctx context.Context) error {
 type listener struct{ what, at string }
 
 func (s *server) listeners() []listener {
-	ls := []listener{{"clients", "http://" + s.public.Addr().String()}}
+	ls := []listener{{"clients", s.scheme + "://" + s.public.Addr().String()}}
 	if p := s.engine.UDPPort(); p > 0 {
 		ls = append(ls, listener{"media", "udp " + net.JoinHostPort("", strconv.Itoa(p))})
 	}

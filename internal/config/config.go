@@ -21,6 +21,7 @@ const (
 // Config is a complete, valid configuration. It is read-only after Load.
 type Config struct {
 	HTTP  HTTP
+	TLS   TLS
 	Media Media
 	Admin Admin
 	Room  Room
@@ -50,7 +51,12 @@ type Servers struct{ Allow, Deny []string }
 type HTTP struct {
 	Listen    string   // host:port
 	PublicURL *url.URL // how clients reach Listen, nil = by the Host of their request
+
+	ProxyProtocol []netip.Prefix // proxies that begin each connection with a header of the PROXY protocol
 }
+
+// TLS is the certificate that HTTP.Listen shows. The zero value means HTTP without TLS.
+type TLS struct{ Certificate, Key string } // names of files, relative to where the server was started
 
 // Media is where RTP goes.
 type Media struct {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func TestDefaults(t *testing.T) {
 
 func TestFileAndEnvironment(t *testing.T) {
 	c, err := load(t, `
-http: {listen: ":7880", public_url: "https://call.example.org/"}
+http: {listen: ":7880", public_url: "https://call.example.org/", proxy_protocol: [192.0.2.1/32, 2001:db8::/64]}
 media: {udp_port: 7000, tcp_port: off, advertise: [203.0.113.7, "2001:db8::7"]}
 admin: {listen: off}
 keys: {one: `+secret+`}
@@ -54,6 +55,9 @@ log: {level: warn, format: json, identifiers: true}
 `, "CALLSERVER_MEDIA_UDP_PORT=7001", "CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_CONFIG=elsewhere", "PATH=/bin")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.HTTP.ProxyProtocol); got != "[192.0.2.1/32 2001:db8::/64]" {
+		t.Errorf("proxy_protocol: %s", got)
 	}
 	if c.HTTP.PublicURL.String() != "https://call.example.org" {
 		t.Errorf("public_url = %s", c.HTTP.PublicURL)
@@ -147,6 +151,13 @@ func TestProblems(t *testing.T) {
 		{"development key, written out", "http: {listen: \":7880\"}\nkeys: {devkey: secret, other: " + secret + "}", nil, []string{`http.listen: :7880 can be reached by others`}},
 		{"development key behind a name", "http: {public_url: \"https://call.example.org\"}", nil, []string{`http.public_url: https://call.example.org is for others`}},
 		{"no media", "media: {udp_port: off, tcp_port: off}", nil, []string{`media.udp_port: is off, and media.tcp_port too`}},
+		{"certificate without key", "tls: {certificate_file: callserver.yaml}", nil, []string{`tls.key_file: is missing, and tls.certificate_file is of no use without it`}},
+		{"key without certificate", "tls: {key_file: callserver.yaml}", nil, []string{`tls.certificate_file: is missing, and tls.key_file is of no use without it`}},
+		{"certificate that is none", "tls: {certificate_file: callserver.yaml, key_file: callserver.yaml}", nil, []string{`tls.certificate_file: tls: failed to find any PEM data`}},
+		{"certificate that is nowhere", "tls: {certificate_file: 1, key_file: nothing.pem}", nil, []string{
+			`tls.certificate_file: "1" is no file`, `tls.key_file: `}},
+		{"everybody a proxy", "http: {proxy_protocol: [10.0.0.1, 0.0.0.0/0]}", nil, []string{
+			`http.proxy_protocol: "10.0.0.1" is not a network`, `http.proxy_protocol: 0.0.0.0/0 is everybody`}},
 		{"same address twice", "admin: {listen: \"127.0.0.1:7880\"}", nil, []string{`admin.listen: 127.0.0.1:7880 is http.listen already`}},
 		{"private network without length", "federation_private_networks: [10.0.0.1, \"::ffff:10.0.0.0/104\"]", nil, []string{
 			`federation_private_networks: "10.0.0.1" is not a network`, `federation_private_networks: "::ffff:10.0.0.0/104" is not`}},

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -33,6 +32,9 @@ var settings = []setting{
 	{"log.identifiers", true, "false", boolean(func(c *Config) *bool { return &c.Log.Identifiers })},
 	{"http.listen", true, "127.0.0.1:7880", listen(func(c *Config) *string { return &c.HTTP.Listen }, false)},
 	{"http.public_url", true, "https://call.example.org", publicURL},
+	{"http.proxy_protocol", false, "[192.0.2.1/32]", proxyProtocol},
+	{"tls.certificate_file", true, "fullchain.pem", tlsFile(func(c *Config) *string { return &c.TLS.Certificate })},
+	{"tls.key_file", true, "privkey.pem", tlsFile(func(c *Config) *string { return &c.TLS.Key })},
 	{"admin.listen", true, "127.0.0.1:7980", listen(func(c *Config) *string { return &c.Admin.Listen }, true)},
 	{"media.udp_port", true, "7881", port(func(c *Config) *int { return &c.Media.UDPPort })},
 	{"media.tcp_port", true, "7881", port(func(c *Config) *int { return &c.Media.TCPPort })},
@@ -205,28 +207,6 @@ func items(v any) (items []any) {
 		return items
 	}
 	return []any{v}
-}
-
-func privateNetworks(l *loader, key string, v any) {
-	for _, item := range items(v) {
-		network, err := netip.ParsePrefix(fmt.Sprint(item))
-		if err != nil || network.Addr().Is4In6() {
-			l.problem(key, fmt.Sprintf("%q is not a network", fmt.Sprint(item)), "list networks with their prefix length, for example [10.0.0.0/8, fd00::/8]")
-			continue
-		}
-		l.config.FederationPrivate = append(l.config.FederationPrivate, network.Masked())
-	}
-}
-
-func advertise(l *loader, key string, v any) {
-	for _, item := range items(v) {
-		addr, err := netip.ParseAddr(fmt.Sprint(item))
-		if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
-			l.problem(key, fmt.Sprintf("%q is not an address that clients can send to", fmt.Sprint(item)), "list IP addresses, for example [203.0.113.7, 2001:db8::7]; names are not resolved")
-			continue
-		}
-		l.config.Media.Advertise = append(l.config.Media.Advertise, addr.Unmap())
-	}
 }
 
 // globs reads patterns of server names.

@@ -8,6 +8,7 @@ case ${1:-} in
 race) CGO_ENABLED=1 go test -race -count 10 -timeout 2h ./... ;;
 fuzz) FUZZTIME=${FUZZTIME:-10m} testbed/fuzz.sh ;;
 clients) for i in 1 2 3 4 5; do node testbed/clients/run.mjs; done ;;
+reach) for i in 1 2 3; do node testbed/reach/run.mjs; done ;;
 homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
 ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of the two
 outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;
@@ -17,7 +18,7 @@ federation)
 	node --test-reporter=spec testbed/federation/test.mjs dendrite+dendrite synapse+dendrite dendrite+synapse synapse+synapse
 	;;
 *)
-	echo "make long PART=race|fuzz|clients|homeservers|demo|federation|ghosts|outage" >&2
+	echo "make long PART=race|fuzz|clients|reach|homeservers|demo|federation|ghosts|outage" >&2
 	exit 2
 	;;
 esac

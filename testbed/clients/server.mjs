@@ -29,6 +29,7 @@ const dialects = {
     keys: { [s.key]: s.secret },
     room: { auto_create: s.autoCreate },
     ...(s.homeservers && { homeservers: s.homeservers }),
+    ...s.settings,
   }),
   reference: (s) => ({
     port: s.ports.http, bind_addresses: [s.listen],
@@ -40,10 +41,12 @@ const dialects = {
 };
 
 // startServer starts one on free ports and returns when it is ready. address is where clients find it (and what it advertises);
-// the ports, keys and configuration stay the same over stop and start.
-export async function startServer({ binary, reference = false, directory, name = 'server', address = '127.0.0.1', autoCreate = true, homeservers }) {
+// the ports, keys and configuration stay the same over stop and start. settings are sections of callserver's configuration that replace
+// those made here.
+export async function startServer({ binary, reference = false, directory, name = 'server', address = '127.0.0.1', autoCreate = true, homeservers, settings }) {
   const server = new Server();
-  Object.assign(server, { binary, directory, name, address, autoCreate, homeservers, reference, listen: address === '127.0.0.1' ? address : '0.0.0.0' });
+  const everywhere = address.includes(':') ? '[::]' : '0.0.0.0';
+  Object.assign(server, { binary, directory, name, address, autoCreate, homeservers, settings, reference, listen: address === '127.0.0.1' ? address : everywhere });
   server.ports = { http: await freePort('tcp'), admin: await freePort('tcp'), udp: await freePort('udp'), tcp: await freePort('tcp') };
   server.key = 'testbed';
   server.secret = randomBytes(24).toString('hex');
@@ -54,9 +57,11 @@ export async function startServer({ binary, reference = false, directory, name =
 }
 
 class Server {
-  get http() { return `http://${this.address}:${this.ports.http}`; }
+  get host() { return this.address.includes(':') ? `[${this.address}]` : this.address; }
 
-  get url() { return `ws://${this.address}:${this.ports.http}`; }
+  get http() { return `http://${this.host}:${this.ports.http}`; }
+
+  get url() { return `ws://${this.host}:${this.ports.http}`; }
 
   get log() { return join(this.directory, `${this.name}.log`); }
 

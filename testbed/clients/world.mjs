@@ -29,7 +29,7 @@ export class World {
   }
 
   // pages serves the peers' page, in a namespace of our own on every address.
-  pages() { return this.#once('pages', () => servePages(this.ownAddress ? '0.0.0.0' : '127.0.0.1')); }
+  pages() { return this.#once('pages', () => servePages(this.ownAddress ? '::' : '127.0.0.1')); }
 
   browser(kind) { return this.#once(kind, () => (kind === 'firefox' ? launchFirefox() : launchChromium())); }
 

@@ -168,6 +168,7 @@ export function run(command, { cwd, env = {}, input } = {}) {
       if (code === 0) return resolve(output);
       reject(new Error(`${command.join(" ")} ended with code ${code}\n${output.split("\n").slice(-25).join("\n")}`));
     });
+    child.stdin.on("error", () => {}); // it ended without reading: its code says whether that is right
     child.stdin.end(input ?? "");
   });
 }

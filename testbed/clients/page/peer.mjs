@@ -35,8 +35,11 @@ function show(track, publication, participant) {
   const element = track.attach();
   elements.set(publication.trackSid, element);
   main.append(element);
-  if (track.kind === 'video') Object.assign(element.style, { width: '320px', height: '180px' });
-  else listeners.set(publication.trackSid, synthesiser.listen(track.mediaStreamTrack));
+  if (track.kind === 'video') {
+    Object.assign(element.style, { width: '320px', height: '180px' });
+    element.requestVideoFrameCallback?.(() => log('first frame', { identity: participant.identity, source: publication.source }));
+  }
+  if (track.kind === 'audio') listeners.set(publication.trackSid, synthesiser.listen(track.mediaStreamTrack));
 }
 
 function hide(track, publication, participant) {
@@ -91,6 +94,7 @@ async function join({ url, token, single = true, keyring, adaptiveStream = false
     await room.setE2EEEnabled(true);
   }
   const started = performance.now();
+  log('connecting');
   try {
     await room.connect(url, token, { autoSubscribe });
   } catch (error) {

@@ -1,0 +1,168 @@
+// One case a kind of network. Each ends with media in both directions; what is printed is how, and how soon the first frame was there.
+import { allSee } from '../clients/peer.mjs';
+import { claim, stopwatch, until } from '../clients/wait.mjs';
+import { server4, server6, Site } from './networks.mjs';
+
+const few = { frames: 5, seconds: 30 };
+
+// Between join and the first frame, in seconds. Two cores that do other things besides need most of it.
+const patience = 15;
+
+// call has bob, who is beside the server, publish and alice join from site, and waits until both receive. change is what happens to the
+// network between the page and the call.
+async function call(stage, site, { address = server4, settings, change, single = true } = {}) {
+  const pages = (await stage.world.pages()).url(address.includes(':') ? `[${address}]` : address);
+  const server = await stage.ownServer({ address, settings });
+  const bob = await stage.peer('bob');
+  await bob.join(server, stage.room, { single: !single });
+  await bob.publish();
+  const alice = await stage.peer('alice', await site.browser(stage, pages), pages);
+  await change?.();
+  await alice.join(server, stage.room, { single });
+  await alice.publish();
+  await allSee([alice, bob], few);
+  return { alice, bob, server };
+}
+
+// how says over what alice is connected, which must be what the network lets through best, and when she saw the first frame.
+async function how(alice, protocol = 'udp') {
+  const [{ at: begun }] = await alice.events('connecting');
+  const { at } = await alice.event('first frame');
+  claim(at - begun < patience * 1000, `the first frame came after ${at - begun} ms`);
+  const { local, remote } = await until(`alice is connected over ${protocol}`, async () => {
+    const pair = await alice.call('transport'); // on a busy machine a check over UDP may be lost, and TCP be first
+    claim(pair?.local.protocol === protocol, `it is ${pair?.local.protocol}`);
+    return pair;
+  }, 20);
+  return { remote, text: `first frame after ${at - begun} ms, ${local.type} ${local.protocol} to ${remote.address}:${remote.port}` };
+}
+
+// inSite makes a case of what happens at a site.
+const inSite = (layout, play) => async (stage) => {
+  const site = await Site.open(layout);
+  stage.after(() => site.close());
+  return play(stage, site);
+};
+
+// Address translation towards the server, with the ports that random gives ("" keeps them where it can).
+const translate = (random = '') => `table ip translate {
+  chain post {
+    type nat hook postrouting priority srcnat
+    oifname "out" masquerade ${random}
+  }
+}
+`;
+
+// Only what belongs to a connection from inside comes in, and of what is from inside only what rules accept.
+const firewall = (rules) => `table inet firewall {
+  chain pass {
+    type filter hook forward priority filter; policy drop
+    ct state established,related accept
+    iifname "in" jump outwards
+  }
+  chain outwards {
+    ${rules}
+  }
+}
+`;
+
+const plain = inSite({}, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(translate() + firewall('accept'));
+  const { alice } = await call(stage, site);
+  return (await how(alice)).text;
+});
+
+const noUDP = (verdict) => inSite({}, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(translate() + firewall(`meta l4proto udp ${verdict}; accept`));
+  const { alice } = await call(stage, site);
+  return (await how(alice, 'tcp')).text;
+});
+
+const symmetric = inSite({}, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(translate('fully-random') + firewall('accept'));
+  const { alice } = await call(stage, site);
+  return (await how(alice)).text;
+});
+
+const onlyIPv6 = inSite({ families: [6] }, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(firewall('accept'));
+  const { alice } = await call(stage, site, { address: server6 });
+  const { remote, text } = await how(alice);
+  claim(remote.address.includes(':'), `connected to ${remote.address}`);
+  return text;
+});
+
+// What goes to the client in packets over 1280 bytes is lost, and nobody is told, but that routers like this one have TCP keep below it.
+const narrow = inSite({ mtu: 1280 }, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(translate() + `table inet silent {
+  chain out {
+    type filter hook output priority filter
+    meta l4proto { icmp, icmpv6 } drop
+  }
+  chain clamp {
+    type filter hook forward priority mangle
+    tcp flags syn tcp option maxseg size set 1220
+  }
+}`);
+  const { alice, bob } = await call(stage, site);
+  const { text } = await how(alice);
+  const big = 'x'.repeat(14_000);
+  for (const [from, to] of [[alice, bob], [bob, alice]]) {
+    await from.call('send', big, { reliable: true });
+    await to.event('data', (e) => e.identity === from.identity && e.text === big);
+  }
+  await allSee([alice, bob], few);
+  return `${text}; data of 14 kB both ways`;
+});
+
+// The client's own address changes, as when a telephone goes from one network to the next.
+const moves = inSite({}, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(translate() + firewall('accept'));
+  const { alice, bob, server } = await call(stage, site);
+  const { text } = await how(alice);
+  await site.client.ip('address delete 10.7.1.2/24 dev net\naddress add 10.7.1.77/24 dev net\nroute replace default via 10.7.1.1 dev net');
+  const time = stopwatch();
+  await allSee([alice, bob], { ...few, seconds: 60 });
+  await oneEach(alice, bob, server, stage.room);
+  return `${text}; flowing ${time()} s after the new address`;
+});
+
+// The router gets another public address: the client cannot know, and its connections over TCP are dead without a word.
+const renumbered = inSite({}, async (stage, site) => {
+  const [router] = site.routers;
+  await router.nft(translate() + firewall('accept'));
+  const { alice, bob, server } = await call(stage, site);
+  const { text } = await how(alice);
+  await router.ip('address add 203.0.113.99/24 dev out\naddress delete 203.0.113.1/24 dev out\naddress replace 203.0.113.99/24 dev out');
+  const time = stopwatch();
+  await allSee([alice, bob], { ...few, seconds: 60 });
+  const flowing = time();
+  await oneEach(alice, bob, server, stage.room);
+  return `${text}; flowing ${flowing} s after the router's new address`;
+});
+
+// oneEach waits until both are in the room once, by their own word and the server's.
+async function oneEach(alice, bob, server, room) {
+  await until('both are in the room once', async () => {
+    const names = (await server.participants(room)).map((p) => p.identity).sort().join();
+    claim(names === 'alice,bob', `the server lists [${names}]`);
+    return true;
+  }, 40);
+  await allSee([alice, bob], { ...few, seconds: 60 });
+}
+
+export const cases = [
+  { name: 'one router', about: 'address translation', run: plain },
+  { name: 'no udp', about: 'UDP is dropped', run: noUDP('drop') },
+  { name: 'symmetric', about: 'a port of its own for every destination', run: symmetric },
+  { name: 'ipv6 only', about: 'no IPv4 at all', run: onlyIPv6 },
+  { name: 'mtu 1280', about: 'larger packets to the client are lost without a word', run: narrow },
+  { name: 'new address', about: 'the client\'s address changes during the call', run: moves },
+  { name: 'new router address', about: 'the address changes that the client is seen under', run: renumbered },
+];

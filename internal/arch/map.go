@@ -15,9 +15,12 @@ var allowed = map[string][]string{
 	"sfu/udp":             {},
 	"sfu/forward":         {"sfu/packet", "sfu/codec"},
 	"sfu":                 {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth"},
-	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/udp", "sfu/rtc/description", "sfu/rtc/port"},
+	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/egress", "sfu/rtc/description", "sfu/rtc/port"},
 	"sfu/rtc/description": {},
-	"sfu/rtc/port":        {},
+	"sfu/rtc/port":        {"sfu/packet", "sfu/udp"},
+	"sfu/srtp":            {},
+	"sfu/ingress":         {"sfu/packet", "sfu/srtp"},
+	"sfu/egress":          {"sfu/forward", "sfu/srtp", "sfu/udp"},
 
 	"signalling/token":        {},
 	"signalling/token/ledger": {"signalling/token"},
@@ -57,7 +60,7 @@ var allowed = map[string][]string{
 
 // passive packages contain no go statement, socket or clock.
 var passive = []string{
-	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/rtc/description", "signalling/token",
+	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/rtc/description", "signalling/token",
 	"signalling/matrixrtc/member",
 }
 

@@ -1,0 +1,257 @@
+//go:build linux && (amd64 || arm64)
+
+// Hot path: see ARCHITECTURE.md#packet
+
+package udp
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const canShare = true
+
+// listenShared opens one of several sockets that share a port (SO_REUSEPORT): the kernel gives each flow to one of them.
+func listenShared(at netip.AddrPort) (*net.UDPConn, error) {
+	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		if err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}); err != nil {
+			return err
+		}
+		return os.NewSyscallError("setsockopt", failed)
+	}}
+	c, err := l.ListenPacket(context.Background(), "udp", at.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// fast is what batches need of a socket.
+type fast struct {
+	raw      syscall.RawConn // nil = no batches
+	six      bool            // the socket is of IPv6: addresses are told in its form
+	segments bool            // UDP_SEGMENT is known
+	sendmmsg func(fd uintptr, messages []message) (int, unix.Errno)
+}
+
+// open prepares batches, and asks the kernel (4.18 and later) whether it splits runs.
+func (f *fast) open(c *net.UDPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	if err := raw.Control(func(fd uintptr) {
+		domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		f.six = domain == unix.AF_INET6
+		if err == nil {
+			_, err = unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
+			f.segments = err == nil
+		}
+	}); err == nil {
+		f.raw, f.sendmmsg = raw, sendmmsg
+	}
+}
+
+func (f *fast) ready() bool { return f.raw != nil }
+
+// message is struct mmsghdr.
+type message struct {
+	header unix.Msghdr
+	size   uint32
+	_      [4]byte
+}
+
+// name is an address as the kernel wants it, in both forms.
+type name struct {
+	four unix.RawSockaddrInet4
+	six  unix.RawSockaddrInet6
+}
+
+func (n *name) set(a netip.AddrPort) {
+	port := networkOrder(a.Port())
+	n.six = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: a.Addr().As16()}
+	if a.Addr().Is4() {
+		n.four = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: a.Addr().As4()}
+	}
+}
+
+// networkOrder turns a port between host and network order.
+func networkOrder(p uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], p)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+// inbox is what recvmmsg needs.
+type inbox struct {
+	messages [BatchSize]message
+	vectors  [BatchSize]unix.Iovec
+	names    [BatchSize]unix.RawSockaddrInet6
+	errno    unix.Errno
+	read     func(fd uintptr) bool // made once: a closure for every call would be allocated
+	got      int
+}
+
+func (s *Socket) receiveBatch(b *Inbox) error {
+	f := &b.fast
+	if f.read == nil {
+		f.read = func(fd uintptr) bool {
+			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.messages[0])), BatchSize, unix.MSG_DONTWAIT, 0, 0)
+			f.got, f.errno = int(n), errno
+			return errno != unix.EAGAIN && errno != unix.EINTR
+		}
+	}
+	for i := range f.messages {
+		f.vectors[i].Base = unsafe.SliceData(b.Buffers[i])
+		f.vectors[i].SetLen(len(b.Buffers[i]))
+		h := &f.messages[i].header
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&f.names[i])), unix.SizeofSockaddrInet6
+		h.Iov, h.Flags = &f.vectors[i], 0
+		h.SetIovlen(1)
+	}
+	b.n = 0
+	if err := s.fast.raw.Read(f.read); err != nil {
+		return err
+	}
+	if f.errno != 0 {
+		return os.NewSyscallError("recvmmsg", f.errno)
+	}
+	b.n = f.got
+	for i := range b.n {
+		b.sizes[i], b.from[i] = int(f.messages[i].size), f.from(i)
+		if f.messages[i].header.Flags&unix.MSG_TRUNC != 0 {
+			b.sizes[i] = 0
+		}
+	}
+	return nil
+}
+
+// from is where the i-th datagram came from.
+func (f *inbox) from(i int) netip.AddrPort {
+	a := &f.names[i]
+	if a.Family == unix.AF_INET {
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(a))
+		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), networkOrder(four.Port))
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), networkOrder(a.Port))
+}
+
+// controlSize is the room for one control message that holds a segment size.
+const controlSize = 24 // CMSG_SPACE(2)
+
+// outbox is what sendmmsg needs.
+type outbox struct {
+	messages [BatchSize]message
+	controls [BatchSize][controlSize]byte
+	vectors  []unix.Iovec
+	pending  []message // of messages: not yet sent
+	sent     int
+	errno    unix.Errno
+	write    func(fd uintptr) bool
+}
+
+func (f *outbox) open(o *Outbox) {
+	f.write = func(fd uintptr) bool {
+		f.sent, f.errno = o.socket.fast.sendmmsg(fd, f.pending)
+		return f.errno != unix.EAGAIN
+	}
+}
+
+func sendmmsg(fd uintptr, messages []message) (int, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+func (o *Outbox) flushBatch() {
+	f := &o.fast
+	f.vectors = f.vectors[:0]
+	for _, b := range o.datagrams {
+		v := unix.Iovec{Base: unsafe.SliceData(b)}
+		v.SetLen(len(b))
+		f.vectors = append(f.vectors, v)
+	}
+	for at := 0; at < len(o.runs); at += BatchSize {
+		runs := o.runs[at:min(at+BatchSize, len(o.runs))]
+		for i := range runs {
+			o.prepare(i, &runs[i])
+		}
+		o.send(runs)
+	}
+	clear(f.vectors) // hold nobody's memory
+}
+
+// prepare fills in the i-th message.
+func (o *Outbox) prepare(i int, r *run) {
+	f := &o.fast
+	h := &f.messages[i].header
+	if o.socket.fast.six {
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&r.to.name.six)), unix.SizeofSockaddrInet6
+	} else {
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&r.to.name.four)), unix.SizeofSockaddrInet4
+	}
+	h.Iov = &f.vectors[r.first]
+	h.SetIovlen(r.count)
+	h.Control, h.Flags = nil, 0
+	h.SetControllen(0)
+	if r.count == 1 {
+		return
+	}
+	c := &f.controls[i]
+	m := (*unix.Cmsghdr)(unsafe.Pointer(c))
+	m.Level, m.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	m.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(c[unix.SizeofCmsghdr:], uint16(r.size))
+	h.Control = &c[0]
+	h.SetControllen(controlSize)
+}
+
+// send sends the prepared messages, one for each run.
+func (o *Outbox) send(runs []run) {
+	f, s := &o.fast, o.socket
+	for at := 0; at < len(runs); {
+		f.pending, f.errno = f.messages[at:len(runs)], 0
+		err := s.fast.raw.Write(f.write)
+		s.counter.calls.Add(1)
+		r := &runs[at]
+		switch {
+		case err != nil: // closed
+			for _, r := range runs[at:] {
+				s.counter.lost.Add(uint64(r.count))
+			}
+			return
+		case f.errno == unix.EINTR:
+		case f.errno == 0:
+			for _, r := range runs[at : at+f.sent] {
+				s.counter.sent.Add(uint64(r.count))
+			}
+			at += f.sent
+		case r.count > 1 && unsegmentable(f.errno):
+			// A card that claims to split runs and cannot, or a path whose MTU is smaller than the datagrams.
+			if !r.to.single.Swap(true) {
+				s.counter.unsegmented.Add(1)
+			}
+			for _, b := range o.datagrams[r.first : r.first+r.count] {
+				o.sendOne(r.to, b)
+			}
+			at++
+		default:
+			s.counter.lost.Add(uint64(r.count))
+			at++
+		}
+	}
+}
+
+// unsegmentable reports whether an error may be about the splitting, not the datagrams.
+func unsegmentable(e unix.Errno) bool {
+	return e == unix.EIO || e == unix.EINVAL || e == unix.EMSGSIZE || e == unix.EOPNOTSUPP
+}

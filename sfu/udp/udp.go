@@ -1,0 +1,163 @@
+// Package udp is a datagram socket that moves many datagrams with one system call.
+// It owns opening such sockets, several on one port where cores share it, receiving in batches (recvmmsg), sending in batches of runs
+// that the kernel or the network card splits (sendmmsg, UDP_SEGMENT), and falling back to one datagram a call wherever that is not to be had.
+// It never looks into a datagram, starts a goroutine or decides where one goes.
+package udp
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+)
+
+// BatchSize is how many datagrams one system call receives, or runs of datagrams it sends, at most.
+const BatchSize = 64
+
+// Options describe a socket. The zero value is a socket of its own with the kernel's buffers.
+type Options struct {
+	Buffer int // bytes asked of the kernel for each direction; 0 = its default. It may grant less
+	Share  int // how many sockets share the port, so that as many cores receive; fewer where the system cannot; 0 = 1
+}
+
+// A Socket is a UDP socket. Sending, writing and Close are safe for concurrent use; one goroutine receives at a time.
+type Socket struct {
+	conn    net.PacketConn
+	ip      *net.UDPConn // conn where it is the system's, else nil
+	fast    fast
+	counter counters
+}
+
+// counters are a socket's totals.
+type counters struct {
+	calls, sent, lost, unsegmented atomic.Uint64
+}
+
+// Stats is a snapshot of what a Socket sent through outboxes.
+type Stats struct {
+	Calls       uint64 // system calls
+	Sent        uint64 // datagrams taken by the kernel
+	Lost        uint64 // datagrams refused by it
+	Unsegmented uint64 // destinations that turned out not to take segmented runs
+}
+
+// Listen opens the sockets of one address and port, one or as many as o.Share says. Port 0 is any free one. It fails if anybody else, who
+// might share too, has the port. The caller closes them.
+func Listen(at netip.AddrPort, o Options) ([]*Socket, error) {
+	first, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, err
+	}
+	if o.Share < 2 || !canShare {
+		return []*Socket{newSocket(first, o)}, nil
+	}
+	local, ok := first.LocalAddr().(*net.UDPAddr)
+	_ = first.Close() // it was there to see that the port is free: sockets that share one also share it with another process
+	if !ok {
+		return nil, fmt.Errorf("listen on %s: local address is unknown", at)
+	}
+	at = netip.AddrPortFrom(at.Addr(), uint16(local.Port))
+	var all []*Socket
+	for range o.Share {
+		c, err := listenShared(at)
+		if err != nil {
+			for _, s := range all {
+				_ = s.Close()
+			}
+			return nil, err
+		}
+		all = append(all, newSocket(c, o))
+	}
+	return all, nil
+}
+
+// Wrap makes a Socket of any packet connection. Only the system's own are batched. Close closes it.
+func Wrap(c net.PacketConn, o Options) *Socket { return newSocket(c, o) }
+
+func newSocket(c net.PacketConn, o Options) *Socket {
+	s := &Socket{conn: c}
+	s.ip, _ = c.(*net.UDPConn)
+	if b, ok := c.(interface {
+		SetReadBuffer(int) error
+		SetWriteBuffer(int) error
+	}); ok && o.Buffer > 0 {
+		_ = b.SetReadBuffer(o.Buffer) // best effort: the kernel's limit wins
+		_ = b.SetWriteBuffer(o.Buffer)
+	}
+	if s.ip != nil {
+		s.fast.open(s.ip)
+	}
+	return s
+}
+
+// LocalAddr is the address that the socket listens on.
+func (s *Socket) LocalAddr() net.Addr { return s.conn.LocalAddr() }
+
+// WriteToAddrPort sends one datagram.
+func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if s.ip != nil {
+		return s.ip.WriteToUDPAddrPort(b, to)
+	}
+	return s.conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
+}
+
+// Close closes the socket; Receive returns net.ErrClosed.
+func (s *Socket) Close() error { return s.conn.Close() }
+
+// Stats is a snapshot of the totals.
+func (s *Socket) Stats() Stats {
+	return Stats{Calls: s.counter.calls.Load(), Sent: s.counter.sent.Load(), Lost: s.counter.lost.Load(),
+		Unsegmented: s.counter.unsegmented.Load()}
+}
+
+// Segments reports whether runs of datagrams are handed to the kernel in one piece.
+func (s *Socket) Segments() bool { return s.fast.segments }
+
+// Receive waits for datagrams and takes what is there, at most BatchSize, into b. Errors other than net.ErrClosed pass.
+func (s *Socket) Receive(b *Inbox) error {
+	if s.fast.ready() {
+		return s.receiveBatch(b)
+	}
+	b.n = 0
+	n, from, err := s.read(b.Buffers[0])
+	if err != nil {
+		return err
+	}
+	b.n, b.sizes[0], b.from[0] = 1, n, from
+	return nil
+}
+
+// read receives one datagram.
+func (s *Socket) read(to []byte) (int, netip.AddrPort, error) {
+	if s.ip != nil {
+		n, from, err := s.ip.ReadFromUDPAddrPort(to)
+		return n, unmap(from), err
+	}
+	n, from, err := s.conn.ReadFrom(to)
+	if err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	udp, ok := from.(*net.UDPAddr)
+	if !ok {
+		return 0, netip.AddrPort{}, fmt.Errorf("datagram from %v: no UDP address", from)
+	}
+	return n, unmap(udp.AddrPort()), nil
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// An Inbox is the room for one batch of received datagrams. The owner may replace Buffers between two calls of Receive, so that a
+// datagram can be kept where it is. One goroutine only.
+type Inbox struct {
+	Buffers [BatchSize][]byte // each as large as the largest datagram wanted; larger ones are dropped
+	n       int
+	sizes   [BatchSize]int
+	from    [BatchSize]netip.AddrPort
+	fast    inbox
+}
+
+// Len is how many datagrams the last Receive brought.
+func (b *Inbox) Len() int { return b.n }
+
+// Datagram is the i-th datagram, in Buffers[i], and the address that it came from. It is empty where the buffer was too small.
+func (b *Inbox) Datagram(i int) ([]byte, netip.AddrPort) { return b.Buffers[i][:b.sizes[i]], b.from[i] }

@@ -45,7 +45,8 @@ type Outgoing struct {
 	Retransmission bool
 }
 
-// Writer takes packets for one receiver. It must not block for long and must be safe for concurrent use; it is called without any lock held.
+// Writer takes packets for one receiver. It must not block for long and must be safe for concurrent use, unless it has a Lane; it is called without
+// any lock held.
 // A call may still be running when Sink.Detach returns.
 type Writer interface {
 	WriteRTP(o *Outgoing) error

@@ -15,6 +15,7 @@ import (
 type Sink struct {
 	source      *Source
 	writer      Writer
+	lane        Lane // nil = none
 	rtx         bool
 	writeErrors atomic.Uint64
 
@@ -33,7 +34,7 @@ type Sink struct {
 }
 
 func newSink(s *Source, w Writer, o SinkOptions) *Sink {
-	k := &Sink{source: s, writer: w, rtx: o.RTX}
+	k := &Sink{source: s, writer: w, lane: laneOf(w), rtx: o.RTX}
 	k.choice = selection{target: o.Target, paused: o.Paused, stream: -1}
 	if !s.options.Video {
 		k.choice.target = MaxTemporal(0)
@@ -222,7 +223,8 @@ func (k *Sink) describe(e *sent, in *inbound) {
 	}
 }
 
-// Nack takes the receiver's request for packets to be sent again (RFC 4585 §6.2.1), by the sequence numbers it was sent.
+// Nack takes the receiver's request for packets to be sent again (RFC 4585 §6.2.1), by the sequence numbers it was sent. Where the Writer has a Lane it
+// must be called there.
 func (k *Sink) Nack(seqs []uint16, now time.Time) {
 	at := k.source.since(now)
 	work := scratches.Get().(*scratch)

@@ -21,8 +21,9 @@ const beginning = time.Hour
 // A Source is one published track: it takes the packets of its streams and fans them out to its Sinks. Safe for concurrent use.
 type Source struct {
 	options  SourceOptions
-	streams  []*stream               // by simulcast index
-	sinks    atomic.Pointer[[]*Sink] // copy on write
+	streams  []*stream                // by simulcast index
+	sinks    atomic.Pointer[[]*Sink]  // copy on write
+	groups   atomic.Pointer[[]*group] // the same by lane
 	upstream atomic.Pointer[Upstream]
 	origin   atomic.Pointer[time.Time] // the first time anyone told
 	latest   atomic.Int64              // the latest, as a time.Duration since origin
@@ -42,7 +43,7 @@ func NewSource(o SourceOptions) *Source {
 	for range min(max(o.Spatials, 1), maxStreams) {
 		s.streams = append(s.streams, newStream(&s.options))
 	}
-	s.sinks.Store(new([]*Sink))
+	s.setSinksLocked(nil)
 	s.latest.Store(int64(beginning))
 	return s
 }
@@ -81,21 +82,35 @@ func (s *Source) Push(layer Layer, p *packet.Packet, now time.Time) {
 	}
 }
 
-// fanOut offers the packet to every Sink and reports whether one of them waits for a key frame of this stream.
+// fanOut offers the packet to every Sink, here or on the Sinks' lanes, and reports whether one of them waits for a key frame of this stream.
 func (s *Source) fanOut(in *inbound) (needed bool) {
-	sinks := *s.sinks.Load()
-	if len(sinks) == 0 {
+	groups := *s.groups.Load()
+	if len(groups) == 0 {
 		return false
 	}
 	in.live = s.live(in.at)
-	work := scratches.Get().(*scratch)
-	for _, k := range sinks {
-		if k.push(in, work) {
-			needed = true
+	for _, g := range groups {
+		if g.lane != nil {
+			in.packet.Retain()
+			g.lane.Take(Delivery{source: s, to: g, in: *in})
+			continue
 		}
+		work := scratches.Get().(*scratch)
+		for _, k := range g.sinks {
+			if k.push(in, work) {
+				needed = true
+			}
+		}
+		work.put()
 	}
-	work.put()
 	return needed
+}
+
+// setSinksLocked replaces the list of receivers.
+func (s *Source) setSinksLocked(sinks []*Sink) {
+	groups := grouped(sinks)
+	s.sinks.Store(&sinks)
+	s.groups.Store(&groups)
 }
 
 // SenderReport takes the publisher's report (RFC 3550 §6.4.1) for one stream: which RTP time was which NTP time.
@@ -193,8 +208,7 @@ func (s *Source) Attach(w Writer, o SinkOptions) *Sink {
 	k := newSink(s, w, o)
 	s.mu.Lock()
 	if !s.closed {
-		sinks := append(slices.Clip(*s.sinks.Load()), k)
-		s.sinks.Store(&sinks)
+		s.setSinksLocked(append(slices.Clip(*s.sinks.Load()), k))
 	}
 	s.mu.Unlock()
 	k.restart()
@@ -205,7 +219,7 @@ func (s *Source) Attach(w Writer, o SinkOptions) *Sink {
 func (s *Source) remove(k *Sink) {
 	s.mu.Lock()
 	sinks := slices.DeleteFunc(slices.Clone(*s.sinks.Load()), func(other *Sink) bool { return other == k })
-	s.sinks.Store(&sinks)
+	s.setSinksLocked(sinks)
 	s.mu.Unlock()
 	if len(sinks) > 0 {
 		return
@@ -222,7 +236,7 @@ func (s *Source) Close() {
 	s.mu.Lock()
 	s.closed = true
 	sinks := *s.sinks.Load()
-	s.sinks.Store(new([]*Sink))
+	s.setSinksLocked(nil)
 	s.mu.Unlock()
 	for _, k := range sinks {
 		k.close()

@@ -1,0 +1,69 @@
+package egress
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"callserver/sfu/codec"
+	"callserver/sfu/forward"
+	"callserver/sfu/udp"
+)
+
+// BenchmarkFanOut is the whole way of a packet to each of 300 receivers from where it is parsed: selection, header, protection, batch. Without
+// sockets; then with one, to which nobody listens. ns/op is per packet and receiver.
+func BenchmarkFanOut(b *testing.B) {
+	for _, workers := range []int{1, 2} {
+		for _, socket := range []bool{false, true} {
+			b.Run(fmt.Sprintf("workers=%d/socket=%v", workers, socket), func(b *testing.B) {
+				pool := newPool(b, workers)
+				source := forward.NewSource(forward.SourceOptions{Codec: codec.H264, Video: true})
+				var sockets []*udp.Socket
+				var to *udp.Destination
+				if socket {
+					for range 2 {
+						s, err := udp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udp.Options{})
+						if err != nil {
+							b.Fatal(err)
+						}
+						defer func() { _ = s[0].Close() }()
+						sockets, to = s, udp.NewDestination(s[0].LocalAddr().(*net.UDPAddr).AddrPort())
+					}
+				}
+				const receivers, frame = 300, 7
+				var clients []*client
+				for i := range receivers {
+					c := newClient(b, pool.Assign(), uint32(i+1))
+					c.SetPath(&Path{Write: func([]byte) {}})
+					if socket {
+						c.SetPath(&Path{Sockets: sockets, To: udp.NewDestination(to.Addr())})
+					}
+					c.media.Padding = true
+					source.Attach(c, forward.SinkOptions{Target: forward.MaxTemporal(0)})
+					clients = append(clients, c)
+				}
+				key := append([]byte{0x65}, make([]byte, 1099)...) // an IDR picture: everybody joins
+				n, now := uint16(0), start
+				b.ReportAllocs()
+				for range b.N / (receivers * frame) {
+					now = now.Add(33 * time.Millisecond)
+					for range frame {
+						n++
+						source.Push(forward.Layer{}, audio(b, n, key), now)
+					}
+					pool.Run(0)
+					var done sync.WaitGroup
+					for _, w := range pool.workers[1:] {
+						done.Add(1)
+						w.Do(done.Done)
+					}
+					done.Wait()
+				}
+				wait(clients[0])
+			})
+		}
+	}
+}

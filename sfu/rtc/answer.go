@@ -3,6 +3,7 @@ package rtc
 import (
 	"fmt"
 
+	"callserver/sfu/ingress"
 	"callserver/sfu/rtc/description"
 
 	"github.com/pion/webrtc/v4"
@@ -99,6 +100,7 @@ func (p *Peer) receive(d *description.Description, wants []Want, plans map[strin
 	current := *p.uplinks.Load()
 	next := make(map[string]*uplink, len(current))
 	var out []Section
+	var table []*ingress.Terms
 	for _, s := range d.Sections {
 		if s.Kind == description.Application || s.Rejected || !s.Sends {
 			continue
@@ -117,9 +119,7 @@ func (p *Peer) receive(d *description.Description, wants []Want, plans map[strin
 		}
 		next[s.MID] = u
 		out = append(out, u.describe(s, pl))
-		if id := s.Extension(description.URITransportCC); id != 0 && s.Kind == description.Video {
-			p.client.tap.extension.Store(uint32(id))
-		}
+		table = append(table, u.terms(s, pl))
 	}
 	for mid, u := range current {
 		if next[mid] == nil {
@@ -130,6 +130,7 @@ func (p *Peer) receive(d *description.Description, wants []Want, plans map[strin
 		}
 	}
 	p.uplinks.Store(&next)
+	p.client.inlet.SetTerms(table)
 	return out
 }
 

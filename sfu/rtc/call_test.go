@@ -3,6 +3,7 @@ package rtc_test
 import (
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,8 @@ type member struct {
 	peer *rtc.Peer
 	stop chan struct{}
 	loop sync.WaitGroup
+
+	noRTX bool // the client offers no retransmission streams
 
 	negotiation sync.Mutex // the client's: one offer at a time
 
@@ -186,6 +189,8 @@ func (m *member) handle(e rtc.Event) {
 	}
 }
 
+var rtxFormat = regexp.MustCompile(`a=rtpmap:\d+ rtx/90000\r\n`)
+
 // negotiate has the client offer and takes the answer.
 func (m *member) negotiate(restart bool) rtc.Answer {
 	m.w.t.Helper()
@@ -195,7 +200,11 @@ func (m *member) negotiate(restart bool) rtc.Answer {
 	m.offers++
 	id, wants := m.offers, m.wants
 	m.mu.Unlock()
-	a, err := m.peer.Offer(id, m.Offer(restart), wants)
+	sdp := m.Offer(restart)
+	if m.noRTX {
+		sdp = rtxFormat.ReplaceAllString(sdp, "")
+	}
+	a, err := m.peer.Offer(id, sdp, wants)
 	if err != nil {
 		m.w.t.Errorf("offer: %v", err)
 		return a

@@ -3,6 +3,7 @@ package rtc
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/egress"
+	"callserver/sfu/ingress"
 	"callserver/sfu/rtc/description"
 
 	"github.com/pion/rtcp"
@@ -19,17 +22,17 @@ import (
 // maxHeldCandidates bounds the client's candidates that wait for the description they belong to; more are dropped.
 const maxHeldCandidates = 256
 
-// maxOutbox bounds the RTCP packets that wait for Pion to take them. More are dropped: reports and requests are repeated.
-const maxOutbox = 512
-
 // connection is one Pion connection of a Peer. Safe for concurrent use.
 type connection struct {
 	peer   *Peer
 	target Target
 	api    *webrtc.API
 	pc     *webrtc.PeerConnection
-	tap    *tap   // nil where the client sends nothing
-	ssrc   uint32 // ours, as the sender of feedback
+	keys   exporter
+	paths  paths
+	leg    *egress.Leg    // the way out
+	inlet  *ingress.Inlet // the way in
+	ssrc   uint32         // ours, as the sender of feedback
 
 	state atomic.Uint32 // State
 	gone  atomic.Bool   // the client closed it
@@ -41,20 +44,18 @@ type connection struct {
 	local     []CandidateGathered       // held ones
 	last      *CandidateGathered        // kept back, to mark the last of a gathering
 	told      map[string]bool           // candidate lines of this gathering
-	outbox    []rtcp.Packet             // not yet handed to Pion, at most maxOutbox
-	flushing  bool                      // flush is running
+	ssrcs     map[uint32]bool           // used on the leg: the key is the same for all, so none is used twice
 
-	roundTrip  atomic.Int64 // time.Duration, as measured last
-	measuredAt time.Time    // flush's only
+	roundTrip atomic.Int64 // time.Duration, as measured last
+	measuring atomic.Bool
 }
 
 func (p *Peer) newConnection(t Target) (*connection, error) {
-	c := &connection{peer: p, target: t, ssrc: randomSSRC(), holding: true, told: map[string]bool{}}
-	c.api = p.engine.plain
-	if t == Publisher {
-		c.tap = newTap(c.ssrc)
-		c.api = p.engine.tapped(c.tap)
-	}
+	c := &connection{peer: p, target: t, holding: true, told: map[string]bool{}, ssrcs: map[uint32]bool{}}
+	c.ssrc = c.newSSRC()
+	c.leg = p.worker.NewLeg()
+	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Panic: p.panicked, Counters: &p.engine.counts.ingress})
+	c.api = p.engine.api(c)
 	pc, err := c.api.NewPeerConnection(webrtc.Configuration{
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
 		// The default would offer encrypted header extensions, which no receive path of ours knows.
@@ -71,13 +72,39 @@ func (p *Peer) newConnection(t Target) (*connection, error) {
 		c.gone.Store(true)
 		c.stateChanged()
 	})
-	if t == Publisher {
-		pc.OnTrack(p.onTrack)
-	}
+	transportOf(pc).OnStateChange(c.secured)
+	transportOf(pc).ICETransport().OnSelectedCandidatePairChange(c.selected)
 	return c, nil
 }
 
+// secured takes the keys from the finished handshake. Pion calls it under a lock of its own, after checking the client's certificate.
+func (c *connection) secured(s webrtc.DTLSTransportState) {
+	if s != webrtc.DTLSTransportStateConnected {
+		return
+	}
+	sealer, opener, err := c.keys.keys()
+	if err != nil {
+		c.peer.fail(err)
+		return
+	}
+	c.leg.SetSealer(sealer)
+	c.inlet.SetOpener(opener)
+}
+
+// newSSRC returns one that was never used on the connection.
+func (c *connection) newSSRC() uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if v := rand.Uint32(); v != 0 && !c.ssrcs[v] {
+			c.ssrcs[v] = true
+			return v
+		}
+	}
+}
+
 func (c *connection) close() {
+	c.leave()
 	if err := c.pc.GracefulClose(); err != nil {
 		c.peer.log.Debug("close connection", "error", err)
 	}
@@ -261,43 +288,8 @@ func (c *connection) addRemotes(d *description.Description) {
 	}
 }
 
-// send queues RTCP packets. They are written by a goroutine of the peer's, because Pion keeps its locks for as long as a
-// connection takes to close, and those who send (the tick loop, other clients' read loops) serve more than this client.
+// send sends RTCP packets, as few datagrams as hold them. Failing to is no error: reports are repeated.
 func (c *connection) send(packets []rtcp.Packet) {
-	if len(packets) == 0 {
-		return
-	}
-	c.mu.Lock()
-	c.outbox = append(c.outbox, packets[:min(len(packets), maxOutbox-len(c.outbox))]...)
-	begin := !c.flushing
-	c.flushing = true
-	c.mu.Unlock()
-	if begin {
-		c.peer.start(c.flush) // a closed peer has nothing left to say
-	}
-}
-
-// flush writes what waits, and measures the round trip time about once a second while at it.
-func (c *connection) flush() {
-	for {
-		c.mu.Lock()
-		packets := c.outbox
-		c.outbox = nil
-		c.flushing = len(packets) > 0
-		c.mu.Unlock()
-		if len(packets) == 0 {
-			return
-		}
-		c.write(packets)
-		if now := time.Now(); now.Sub(c.measuredAt) >= time.Second {
-			c.measuredAt = now
-			c.roundTrip.Store(int64(c.measure()))
-		}
-	}
-}
-
-// write hands packets to Pion, as few to a datagram as fit. Failing to is no error: reports are repeated.
-func (c *connection) write(packets []rtcp.Packet) {
 	const limit = 1200 // bytes of a compound packet
 	for len(packets) > 0 {
 		n, size := 0, 0
@@ -305,8 +297,8 @@ func (c *connection) write(packets []rtcp.Packet) {
 			size += packets[n].MarshalSize()
 			n++
 		}
-		if err := c.pc.WriteRTCP(packets[:n]); err != nil {
-			return
+		if b, err := rtcp.Marshal(packets[:n]); err == nil {
+			c.leg.RTCP(b)
 		}
 		packets = packets[n:]
 	}
@@ -315,11 +307,16 @@ func (c *connection) write(packets []rtcp.Packet) {
 // rtt is the round trip time of the chosen candidate pair, 0 while unknown.
 func (c *connection) rtt() time.Duration { return time.Duration(c.roundTrip.Load()) }
 
-// measure asks Pion for the round trip time. It may block while the connection closes.
-func (c *connection) measure() time.Duration {
-	stats, ok := transportOf(c.pc).ICETransport().GetSelectedCandidatePairStats()
-	if !ok {
-		return 0
+// measure asks Pion for the round trip time, in a goroutine of the peer's, because Pion keeps its locks for as long as a connection takes to
+// close.
+func (c *connection) measure() {
+	if !c.measuring.CompareAndSwap(false, true) {
+		return
 	}
-	return time.Duration(stats.CurrentRoundTripTime * float64(time.Second))
+	c.peer.start(func() {
+		defer c.measuring.Store(false)
+		if stats, ok := transportOf(c.pc).ICETransport().GetSelectedCandidatePairStats(); ok {
+			c.roundTrip.Store(int64(stats.CurrentRoundTripTime * float64(time.Second)))
+		}
+	})
 }

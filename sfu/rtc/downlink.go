@@ -9,32 +9,39 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/codec"
+	"callserver/sfu/egress"
 	"callserver/sfu/forward"
 	"callserver/sfu/rtc/description"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 )
 
-// downlink is one track that we send: the forward.Writer of its sink, and the track that Pion negotiates. Safe for
-// concurrent use; place and stop are called under Peer.negotiation.
+// downlink is one track that we send: the forward.Writer of its sink, and the track that Pion negotiates. Safe for concurrent use, except for
+// what belongs to the turn of the leg's worker; place and stop are called under Peer.negotiation.
 type downlink struct {
 	peer    *Peer
 	options DownlinkOptions
 	kind    description.Kind
+	leg     *egress.Leg
 
-	sink     atomic.Pointer[forward.Sink]
-	wire     atomic.Pointer[wire] // nil = not negotiated
-	stream   atomic.Pointer[webrtc.TrackLocalWriter]
-	ssrc     atomic.Uint32
-	rtxSSRC  atomic.Uint32 // 0 = no retransmission stream
-	sequence atomic.Uint32 // of the retransmission stream
-	bound    atomic.Bool   // DownlinkBound was sent
+	sink    atomic.Pointer[forward.Sink]
+	wire    atomic.Pointer[wire]   // nil = not negotiated
+	streams atomic.Pointer[outlet] // nil = no section
+	rtx     atomic.Bool            // lost packets are sent again on a stream of their own
+	bound   atomic.Bool            // DownlinkBound was sent
 
 	mu         sync.Mutex
 	connection *connection // nil = waits for a section
 	sender     *webrtc.RTPSender
+}
+
+// outlet is the streams of a downlink for as long as it has its section. In the turn of the leg's worker only, but for the SSRCs.
+type outlet struct {
+	media, rtx egress.Stream
+	sequence   uint16 // of the retransmissions
+	head       [2 + codec.MaxVP8Size]byte
 }
 
 // wire is how the packets of a downlink look: numbers negotiated for its section.
@@ -43,20 +50,12 @@ type wire struct {
 	dependency, captureTime uint8 // header extension ids; 0 = not negotiated
 }
 
-func newDownlink(p *Peer, o DownlinkOptions) *downlink {
-	d := &downlink{peer: p, options: o, kind: description.Audio}
+func newDownlink(p *Peer, l *egress.Leg, o DownlinkOptions) *downlink {
+	d := &downlink{peer: p, leg: l, options: o, kind: description.Audio}
 	if description.FindFormat(o.Mime).Video() {
 		d.kind = description.Video
 	}
 	return d
-}
-
-func randomSSRC() uint32 {
-	for {
-		if v := rand.Uint32(); v != 0 {
-			return v
-		}
-	}
 }
 
 func (d *downlink) placed() bool {
@@ -67,16 +66,16 @@ func (d *downlink) placed() bool {
 
 // place ties the downlink to a sender of c.
 func (d *downlink) place(c *connection, sender *webrtc.RTPSender, rtx bool) {
+	out := &outlet{media: egress.Stream{SSRC: c.newSSRC(), Padding: rtx}}
+	if rtx {
+		// No wrap soon: a receiver that loses the first packets would miscount the roll-over (RFC 3711 §3.3.1).
+		out.rtx, out.sequence = egress.Stream{SSRC: c.newSSRC(), Padding: true}, uint16(rand.Uint32N(1<<15))
+	}
 	d.mu.Lock()
 	d.connection, d.sender = c, sender
 	d.mu.Unlock()
-	d.ssrc.Store(uint32(sender.GetParameters().Encodings[0].SSRC))
-	d.rtxSSRC.Store(0)
-	if rtx {
-		d.rtxSSRC.Store(randomSSRC())
-		d.sequence.Store(rand.Uint32N(1 << 15))
-	}
-	d.peer.start(func() { d.feedbackLoop(sender) })
+	d.streams.Store(out)
+	d.rtx.Store(rtx)
 }
 
 // stop ends sending; the section is free afterwards.
@@ -86,6 +85,7 @@ func (d *downlink) stop() {
 	d.connection, d.sender = nil, nil
 	d.mu.Unlock()
 	d.wire.Store(nil)
+	d.streams.Store(nil)
 	d.bound.Store(false)
 	if c == nil {
 		return
@@ -98,7 +98,7 @@ func (d *downlink) stop() {
 // negotiated notes the numbers to send with.
 func (d *downlink) negotiated(w wire) {
 	if w.rtx == 0 {
-		d.rtxSSRC.Store(0)
+		d.rtx.Store(false)
 	}
 	d.wire.Store(&w)
 }
@@ -109,110 +109,127 @@ func (d *downlink) sending() *description.Sending {
 	if cname == "" {
 		cname = o.StreamID
 	}
-	return &description.Sending{StreamID: o.StreamID, TrackID: o.TrackID, CNAME: cname, SSRC: d.ssrc.Load(), RTX: d.rtxSSRC.Load()}
+	s := &description.Sending{StreamID: o.StreamID, TrackID: o.TrackID, CNAME: cname}
+	if out := d.streams.Load(); out != nil {
+		s.SSRC = out.media.SSRC
+		if d.rtx.Load() {
+			s.RTX = out.rtx.SSRC
+		}
+	}
+	return s
+}
+
+// ssrc is that of the media stream, 0 if there is none.
+func (d *downlink) ssrc() uint32 {
+	if out := d.streams.Load(); out != nil {
+		return out.media.SSRC
+	}
+	return 0
 }
 
 // bindAll reports the downlinks that can be written to from now on.
 func (p *Peer) bindAll() {
 	for _, d := range *p.downlinks.Load() {
 		if d.wire.Load() != nil && d.bound.CompareAndSwap(false, true) {
-			p.emit(DownlinkBound{TrackID: d.options.TrackID, Writer: d, RTX: d.rtxSSRC.Load() != 0})
+			p.emit(DownlinkBound{TrackID: d.options.TrackID, Writer: d, RTX: d.rtx.Load()})
 		}
 	}
 }
 
-// outgoing is what one WriteRTP call needs; pooled, because Pion keeps none of it.
-type outgoing struct {
-	header  rtp.Header
-	payload [receiveMTU + 64]byte
-}
-
-var outgoingPool = sync.Pool{New: func() any { return new(outgoing) }}
+// Lane says where WriteRTP is called: in the turn of the client's worker.
+func (d *downlink) Lane() forward.Lane { return d.leg.Lane() }
 
 // WriteRTP implements forward.Writer. A packet before the connection is up is lost silently.
 func (d *downlink) WriteRTP(o *forward.Outgoing) error {
-	w, stream := d.wire.Load(), d.stream.Load()
-	if w == nil || stream == nil {
+	w, out := d.wire.Load(), d.streams.Load()
+	if w == nil || out == nil {
 		return nil
 	}
-	out := outgoingPool.Get().(*outgoing)
-	defer outgoingPool.Put(out)
-	h := &out.header
-	h.Version, h.Marker, h.PayloadType = 2, o.Marker, w.payload
-	h.SequenceNumber, h.Timestamp, h.SSRC = o.SequenceNumber, o.Timestamp, d.ssrc.Load()
-	h.Padding, h.PaddingSize = o.Padding > 0, o.Padding
-	if err := w.extend(h, o); err != nil {
-		return err
+	b := d.leg.Header()
+	if b == nil {
+		return nil
 	}
-	payload := o.Payload
-	rtx := d.rtxSSRC.Load()
-	switch {
-	case o.Retransmission && w.rtx != 0 && rtx != 0: // RFC 4588 §4
-		h.PayloadType, h.SSRC = w.rtx, rtx
-		h.SequenceNumber = uint16(d.sequence.Add(1))
-		payload = out.join(2, o)
-		binary.BigEndian.PutUint16(payload, o.SequenceNumber)
-	case len(o.Head) > 0:
-		payload = out.join(0, o)
+	stream, payload, seq := &out.media, w.payload, o.SequenceNumber
+	p := egress.Packet{Head: o.Head, Payload: o.Payload, Padding: o.Padding, Again: o.Retransmission}
+	if o.Retransmission && w.rtx != 0 && d.rtx.Load() { // RFC 4588 §4
+		stream, payload, p.Again = &out.rtx, w.rtx, false
+		out.sequence++
+		seq = out.sequence
+		p.Head = append(binary.BigEndian.AppendUint16(out.head[:0], o.SequenceNumber), o.Head...)
 	}
-	_, err := (*stream).WriteRTP(h, payload)
-	return err
+	first, second := byte(2<<6), payload
+	if o.Padding > 0 {
+		first |= 1 << 5
+	}
+	if o.Marker {
+		second |= 1 << 7
+	}
+	b = append(b, first, second, byte(seq>>8), byte(seq))
+	b = binary.BigEndian.AppendUint32(b, o.Timestamp)
+	b = binary.BigEndian.AppendUint32(b, stream.SSRC)
+	p.Header = w.extend(b, o)
+	return d.leg.Send(stream, &p)
 }
 
-// join puts descriptor and payload together behind room for a header of n bytes.
-func (out *outgoing) join(n int, o *forward.Outgoing) []byte {
-	b := out.payload[:n]
-	b = append(b, o.Head...)
-	return append(b, o.Payload...)
-}
-
-// extend sets the header extensions that are present and negotiated. The two-byte form is used only where it must be
+// extend appends the header extensions that are present and negotiated. The two-byte form is used only where it must be
 // (RFC 8285 §4.3), which extmap-allow-mixed permits.
-func (w *wire) extend(h *rtp.Header, o *forward.Outgoing) error {
-	h.Extensions = h.Extensions[:0]
-	h.Extension, h.ExtensionProfile = false, rtp.ExtensionProfileOneByte
-	dependency := w.dependency != 0 && len(o.DependencyDescriptor) > 0
-	captureTime := w.captureTime != 0 && len(o.AbsCaptureTime) > 0
+func (w *wire) extend(b []byte, o *forward.Outgoing) []byte {
+	dependency := w.dependency != 0 && len(o.DependencyDescriptor) > 0 && len(o.DependencyDescriptor) < 256
+	captureTime := w.captureTime != 0 && len(o.AbsCaptureTime) > 0 && len(o.AbsCaptureTime) <= 16
 	if !dependency && !captureTime {
-		return nil
+		return b
 	}
-	h.Extension = true
-	if dependency && (len(o.DependencyDescriptor) > 16 || w.dependency > 14) || captureTime && w.captureTime > 14 {
-		h.ExtensionProfile = rtp.ExtensionProfileTwoByte
+	two := dependency && (len(o.DependencyDescriptor) > 16 || w.dependency > 14) || captureTime && w.captureTime > 14
+	b[0] |= 1 << 4
+	at := len(b)
+	if two {
+		b = append(b, 0x10, 0, 0, 0)
+	} else {
+		b = append(b, 0xbe, 0xde, 0, 0)
 	}
 	if dependency {
-		if err := h.SetExtension(w.dependency, o.DependencyDescriptor); err != nil {
-			return err
-		}
+		b = element(b, w.dependency, o.DependencyDescriptor, two)
 	}
 	if captureTime {
-		return h.SetExtension(w.captureTime, o.AbsCaptureTime)
+		b = element(b, w.captureTime, o.AbsCaptureTime, two)
 	}
-	return nil
+	for (len(b)-at)%4 != 0 {
+		b = append(b, 0)
+	}
+	binary.BigEndian.PutUint16(b[at+2:], uint16((len(b)-at)/4-1))
+	return b
 }
 
-// feedbackLoop reads the RTCP that the client sends about this downlink until the sender stops.
-func (d *downlink) feedbackLoop(sender *webrtc.RTPSender) {
-	b := make([]byte, receiveMTU)
-	for {
-		n, _, err := sender.Read(b)
-		if err != nil {
-			return
-		}
-		if packets, err := rtcp.Unmarshal(b[:n]); err == nil {
-			d.feedback(packets, time.Now())
-		}
+// element appends one header extension (RFC 8285 §4.2, §4.3).
+func element(b []byte, id uint8, value []byte, two bool) []byte {
+	if two {
+		b = append(b, id, byte(len(value)))
+	} else {
+		b = append(b, id<<4|byte(len(value)-1))
 	}
+	return append(b, value...)
 }
 
-// feedback hands what concerns this downlink to its sink. Pion delivers a compound packet to every stream that any part
-// of it mentions.
-func (d *downlink) feedback(packets []rtcp.Packet, now time.Time) {
-	k := d.sink.Load()
-	if k == nil {
+// feedback takes the RTCP about what we send. It is worked on in the worker's turn, since what is asked for again is sent there.
+func (c *connection) feedback(packets []rtcp.Packet, now time.Time) {
+	p := c.peer
+	if c != p.sender() {
 		return
 	}
-	ssrc := d.ssrc.Load()
+	c.leg.Do(func() {
+		defer p.recover("feedback")
+		for _, d := range *p.downlinks.Load() {
+			d.feedback(packets, now)
+		}
+	})
+}
+
+// feedback hands what concerns this downlink to its sink.
+func (d *downlink) feedback(packets []rtcp.Packet, now time.Time) {
+	k, ssrc := d.sink.Load(), d.ssrc()
+	if k == nil || ssrc == 0 {
+		return
+	}
 	for _, p := range packets {
 		switch p := p.(type) {
 		case *rtcp.TransportLayerNack:
@@ -257,26 +274,20 @@ func (d *downlink) report(now time.Time) []rtcp.Packet {
 	if !ok {
 		return nil
 	}
-	sr.SSRC = d.ssrc.Load()
+	sr.SSRC = d.ssrc()
 	return []rtcp.Packet{&sr, &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{
 		Source: sr.SSRC,
 		Items:  []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: d.sending().CNAME}},
 	}}}}
 }
 
-// Bind implements webrtc.TrackLocal: Pion is ready to take packets. The codec it is told is of no consequence, because
-// headers are written here.
-func (d *downlink) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
-	stream := c.WriteStream()
-	d.stream.Store(&stream)
+// Bind implements webrtc.TrackLocal. Nothing is ever sent through Pion: what it says here is of no consequence.
+func (d *downlink) Bind(webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	return pionCodecs(description.FindFormat(d.options.Mime))[0], nil
 }
 
 // Unbind implements webrtc.TrackLocal.
-func (d *downlink) Unbind(webrtc.TrackLocalContext) error {
-	d.stream.Store(nil)
-	return nil
-}
+func (d *downlink) Unbind(webrtc.TrackLocalContext) error { return nil }
 
 // ID implements webrtc.TrackLocal.
 func (d *downlink) ID() string { return d.options.TrackID }

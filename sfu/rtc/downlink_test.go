@@ -3,40 +3,95 @@ package rtc
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"testing"
 
+	"callserver/sfu/egress"
 	"callserver/sfu/forward"
+	keys "callserver/sfu/srtp"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
+	"github.com/pion/srtp/v3"
 )
 
-// recorder keeps the last packet written.
-type recorder struct {
+// sent is a downlink on a leg of its own, and what comes out of it, opened by another implementation.
+type sent struct {
+	*downlink
+	t       testing.TB
+	leg     *egress.Leg
+	client  *srtp.Context
 	header  rtp.Header
 	payload []byte
+	padding byte
+	count   int
 }
-
-func (r *recorder) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
-	r.header = *h
-	r.payload = append(r.payload[:0], payload...)
-	return len(payload), nil
-}
-
-func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 
 // wired returns a downlink with numbers, and where its packets go.
-func wired(w wire) (*downlink, *recorder) {
-	d, r := newDownlink(nil, DownlinkOptions{TrackID: "TR_V", StreamID: "PA|TR_V", Mime: "video/VP8"}), &recorder{}
-	var stream webrtc.TrackLocalWriter = r
-	d.stream.Store(&stream)
-	d.ssrc.Store(1111)
-	if w.rtx != 0 {
-		d.rtxSSRC.Store(2222)
+func wired(t testing.TB, w wire) *sent {
+	t.Helper()
+	pool := egress.NewPool(1, func(value any) { t.Error(value) })
+	t.Cleanup(pool.Close)
+	material := make([]byte, keys.GCM128.Material())
+	for i := range material {
+		material[i] = byte(i)
 	}
-	d.negotiated(w)
-	return d, r
+	sealer, _, err := keys.Server(keys.GCM128, material)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := srtp.CreateContext(material[16:32], material[44:], srtp.ProtectionProfileAeadAes128Gcm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sent{t: t, leg: pool.Assign().NewLeg(), client: client}
+	s.leg.SetSealer(sealer)
+	s.leg.SetPath(&egress.Path{Write: s.take})
+	s.downlink = newDownlink(nil, s.leg, DownlinkOptions{TrackID: "TR_V", StreamID: "PA|TR_V", Mime: "video/VP8"})
+	out := &outlet{media: egress.Stream{SSRC: 1111, Padding: w.rtx != 0}}
+	if w.rtx != 0 {
+		out.rtx = egress.Stream{SSRC: 2222, Padding: true}
+		s.rtx.Store(true)
+	}
+	s.streams.Store(out)
+	s.negotiated(w)
+	return s
+}
+
+// take opens a datagram.
+func (s *sent) take(b []byte) {
+	s.count++
+	if s.client == nil {
+		return
+	}
+	s.header = rtp.Header{}
+	plain, err := s.client.DecryptRTP(nil, b, nil)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	n, err := s.header.Unmarshal(plain)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	s.payload, s.padding = plain[n:], 0
+	if s.header.Padding {
+		s.padding = plain[len(plain)-1]
+		s.payload = s.payload[:len(s.payload)-int(s.padding)]
+	}
+	s.header.Padding, s.header.PaddingSize = s.padding > 0, s.padding
+}
+
+// write writes packets in the worker's turn and returns the last error, when they are out.
+func (s *sent) write(packets ...*forward.Outgoing) (err error) {
+	s.leg.Turn(func() {
+		for _, o := range packets {
+			err = s.WriteRTP(o)
+		}
+	})
+	return err
 }
 
 func TestWriteRTP(t *testing.T) {
@@ -67,23 +122,31 @@ func TestWriteRTP(t *testing.T) {
 			name: "extensions not negotiated", wire: wire{payload: 96},
 			out:     forward.Outgoing{Payload: []byte("body"), DependencyDescriptor: long, AbsCaptureTime: []byte("12345678")},
 			payload: "body",
-			want:    rtp.Header{Version: 2, PayloadType: 96, SSRC: 1111, ExtensionProfile: rtp.ExtensionProfileOneByte},
+			want:    rtp.Header{Version: 2, PayloadType: 96, SSRC: 1111},
 		},
 		{
 			name: "again without a retransmission stream", wire: wire{payload: 96},
 			out:     forward.Outgoing{SequenceNumber: 10, Head: []byte("h"), Payload: []byte("b"), Retransmission: true},
 			payload: "hb",
-			want:    rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: 10, SSRC: 1111, ExtensionProfile: rtp.ExtensionProfileOneByte},
+			want:    rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: 10, SSRC: 1111},
 		},
 		{
 			name: "padding", wire: wire{payload: 96},
 			out:  forward.Outgoing{SequenceNumber: 10, Padding: 200},
-			want: rtp.Header{Version: 2, Padding: true, PaddingSize: 200, PayloadType: 96, SequenceNumber: 10, SSRC: 1111, ExtensionProfile: rtp.ExtensionProfileOneByte},
+			want: rtp.Header{Version: 2, Padding: true, PaddingSize: 200, PayloadType: 96, SequenceNumber: 10, SSRC: 1111},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, r := wired(c.wire)
-			if err := d.WriteRTP(&c.out); err != nil {
+			r := wired(t, c.wire)
+			if c.out.Retransmission { // of what was sent
+				first := c.out
+				first.Retransmission = false
+				if err := r.write(&first); err != nil {
+					t.Fatal(err)
+				}
+				r.header, r.payload = rtp.Header{}, nil
+			}
+			if err := r.write(&c.out); err != nil {
 				t.Fatal(err)
 			}
 			for id, want := range c.ext {
@@ -104,11 +167,11 @@ func TestWriteRTP(t *testing.T) {
 
 // TestRetransmission checks RFC 4588 §4: a stream and numbers of its own, and the old number before the payload.
 func TestRetransmission(t *testing.T) {
-	d, r := wired(wire{payload: 96, rtx: 97})
+	r := wired(t, wire{payload: 96, rtx: 97})
 	o := &forward.Outgoing{SequenceNumber: 0x1234, Timestamp: 5, Marker: true, Head: []byte("head"), Payload: []byte("body"), Retransmission: true}
 	var last uint16
 	for i := range 3 {
-		if err := d.WriteRTP(o); err != nil {
+		if err := r.write(o); err != nil {
 			t.Fatal(err)
 		}
 		h := r.header
@@ -125,24 +188,70 @@ func TestRetransmission(t *testing.T) {
 	}
 }
 
+// TestRepeat checks that without a retransmission stream a packet goes out again as it was, to the byte, or not at all: another packet under
+// the same number would give both away.
+func TestRepeat(t *testing.T) {
+	r := wired(t, wire{payload: 96, captureTime: 5})
+	first := forward.Outgoing{SequenceNumber: 10, Payload: []byte("body"), AbsCaptureTime: []byte("12345678")}
+	again := first
+	again.Retransmission = true
+	if err := r.write(&first, &again); err != nil || r.count != 2 {
+		t.Fatalf("%d packets, %v", r.count, err)
+	}
+	other := again
+	other.Payload = []byte("b0dy")
+	missing := again
+	missing.SequenceNumber = 9
+	twice := first
+	for name, o := range map[string]*forward.Outgoing{"another payload": &other, "never sent": &missing, "first time twice": &twice} {
+		if err := r.write(o); !errors.Is(err, keys.ErrReuse) || r.count != 2 {
+			t.Errorf("%s: %d packets, %v", name, r.count, err)
+		}
+	}
+	r.negotiated(wire{payload: 97, captureTime: 5})
+	if err := r.write(&again); !errors.Is(err, keys.ErrReuse) || r.count != 2 {
+		t.Errorf("another payload type: %d packets, %v", r.count, err)
+	}
+}
+
+// TestRemoved sends nothing on a downlink that has lost its section.
+func TestRemoved(t *testing.T) {
+	r := wired(t, wire{payload: 96, rtx: 97})
+	r.streams.Store(nil)
+	if err := r.write(&forward.Outgoing{Payload: []byte("late")}); err != nil || r.count != 0 {
+		t.Errorf("%d packets, %v", r.count, err)
+	}
+}
+
 func TestWriteRTPAllocates(t *testing.T) {
-	d, _ := wired(wire{payload: 96, rtx: 97, dependency: 4, captureTime: 5})
+	r := wired(t, wire{payload: 96, rtx: 97, dependency: 4, captureTime: 5})
+	r.client = nil
 	o := &forward.Outgoing{Head: []byte("head"), Payload: make([]byte, 1100), DependencyDescriptor: make([]byte, 30), AbsCaptureTime: make([]byte, 8)}
 	for _, again := range []bool{false, true} {
 		o.Retransmission = again
-		if n := testing.AllocsPerRun(1000, func() { _ = d.WriteRTP(o) }); n != 0 {
+		write := func() { _ = r.WriteRTP(o); o.SequenceNumber++ }
+		if n := testing.AllocsPerRun(1000, func() { r.leg.Turn(write) }); n != 0 {
 			t.Errorf("retransmission %v: %v allocations a packet", again, n)
 		}
 	}
 }
 
+// BenchmarkWriteRTP is the header, the protection and the batch, without a socket.
 func BenchmarkWriteRTP(b *testing.B) {
-	d, _ := wired(wire{payload: 96, rtx: 97, dependency: 4})
-	o := &forward.Outgoing{Head: []byte("head"), Payload: make([]byte, 1100)}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := d.WriteRTP(o); err != nil {
-			b.Fatal(err)
-		}
+	for _, size := range []int{80, 1100} {
+		b.Run(fmt.Sprintf("%d bytes", size), func(b *testing.B) {
+			r := wired(b, wire{payload: 96, rtx: 97, dependency: 4})
+			r.client = nil
+			o := &forward.Outgoing{Head: []byte("head"), Payload: make([]byte, size)}
+			b.ReportAllocs()
+			r.leg.Turn(func() {
+				for b.Loop() {
+					o.SequenceNumber++
+					if err := r.WriteRTP(o); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
 	}
 }

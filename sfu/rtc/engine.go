@@ -5,13 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/egress"
+	"callserver/sfu/ingress"
 	"callserver/sfu/rtc/port"
 
+	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/stun/v4"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -27,7 +33,7 @@ type Engine struct {
 	ports    *port.Ports
 	media    *webrtc.MediaEngine
 	settings webrtc.SettingEngine
-	plain    *webrtc.API // connections on which the client sends nothing
+	egress   *egress.Pool
 	stop     context.CancelFunc
 	loops    sync.WaitGroup
 	counts   counters
@@ -42,6 +48,7 @@ type Engine struct {
 type counters struct {
 	peersOpened, panics, overflows atomic.Uint64
 	badDescriptions                atomic.Uint64
+	ingress                        ingress.Counters
 }
 
 // EngineStats is a snapshot of an Engine.
@@ -51,6 +58,10 @@ type EngineStats struct {
 	BadDescriptions uint64 // offers and answers refused
 	Panics          uint64 // recovered where client bytes enter; each closed one client
 	Overflows       uint64 // peers ended because their owner did not read events
+
+	Forged   uint64       // packets received that were not authentic
+	Unrouted uint64       // packets received that belong to no section
+	Egress   egress.Stats // packets sent
 }
 
 // New opens the media sockets and starts the timer loop. Close ends it.
@@ -67,16 +78,22 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p, err := port.Open(port.Options{
+	e := &Engine{options: o, log: o.Logger, peers: map[*Peer]struct{}{}}
+	e.egress = egress.NewPool(runtime.GOMAXPROCS(0), e.panicked)
+	var err error
+	e.ports, err = port.Open(port.Options{
 		UDP: o.UDPPort, TCP: o.TCPPort, Listen: o.Listen, Advertise: o.Advertise, Loopback: o.Loopback,
 		Interfaces: o.Interfaces, Net: o.Net, Log: &logFactory{o.Logger},
+		Share: e.egress.Len(), After: e.egress.Run,
 	})
 	if err != nil {
+		e.egress.Close()
 		return nil, err
 	}
-	e := &Engine{options: o, log: o.Logger, ports: p, peers: map[*Peer]struct{}{}}
 	if err := e.configure(); err != nil {
-		return nil, errors.Join(fmt.Errorf("configure webrtc: %w", err), p.Close())
+		err = errors.Join(fmt.Errorf("configure webrtc: %w", err), e.ports.Close())
+		e.egress.Close()
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop = stop
@@ -93,20 +110,25 @@ func (e *Engine) configure() error {
 	if e.settings, err = newSettings(e.options, e.ports); err != nil {
 		return err
 	}
-	e.plain = e.api(&interceptor.Registry{})
 	return nil
 }
 
-func (e *Engine) api(r *interceptor.Registry) *webrtc.API {
-	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithSettingEngine(e.settings),
-		webrtc.WithInterceptorRegistry(r))
+// api is the configuration of one connection, which learns its keys and addresses from Pion.
+func (e *Engine) api(c *connection) *webrtc.API {
+	settings := e.settings
+	c.keys.install(&settings)
+	settings.SetICEBindingRequestHandler(func(_ *stun.Message, local, remote ice.Candidate, _ *ice.CandidatePair) bool {
+		c.heard(local, remote)
+		return false // Pion decides about pairs
+	})
+	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithSettingEngine(settings),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 }
 
-// tapped is the configuration of a connection whose received packets t may look at.
-func (e *Engine) tapped(t *tap) *webrtc.API {
-	r := &interceptor.Registry{}
-	r.Add(t)
-	return e.api(r)
+// panicked notes a panic where packets are sent: a packet of some client's that got through all the checks.
+func (e *Engine) panicked(value any) {
+	e.counts.panics.Add(1)
+	e.log.Error("panic on the way out", "panic", value, "stack", string(debug.Stack()))
 }
 
 // Close closes every peer, the timer loop and the sockets, and returns when all of them have ended.
@@ -125,7 +147,9 @@ func (e *Engine) Close() error {
 	wg.Wait()
 	e.stop()
 	e.loops.Wait()
-	return e.ports.Close()
+	err := e.ports.Close()
+	e.egress.Close()
+	return err
 }
 
 // UDPPort is the port that media arrives on, 0 without UDP.
@@ -145,6 +169,9 @@ func (e *Engine) Stats() EngineStats {
 		BadDescriptions: e.counts.badDescriptions.Load(),
 		Panics:          e.counts.panics.Load(),
 		Overflows:       e.counts.overflows.Load(),
+		Forged:          e.counts.ingress.Forged.Load(),
+		Unrouted:        e.counts.ingress.Unrouted.Load(),
+		Egress:          e.egress.Stats(),
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 	dtlsReplayWidth = 64   // packets
 )
 
-// newMediaEngine tells Pion every codec, and the header extensions that it demultiplexes by.
+// newMediaEngine tells Pion every codec. It never sees a packet of one.
 func newMediaEngine() (*webrtc.MediaEngine, error) {
 	m := &webrtc.MediaEngine{}
 	for _, f := range description.Formats {
@@ -33,14 +33,6 @@ func newMediaEngine() (*webrtc.MediaEngine, error) {
 		}
 		for _, c := range pionCodecs(&f) {
 			if err := m.RegisterCodec(c, kind); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, uri := range []string{description.URIMID, description.URIRID, description.URIRepairedRID} { // Pion demultiplexes by these
-		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
-			capability := webrtc.RTPHeaderExtensionCapability{URI: uri}
-			if err := m.RegisterHeaderExtension(capability, kind); err != nil {
 				return nil, err
 			}
 		}
@@ -76,8 +68,6 @@ func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
 	// GCM first: it costs a seventh of the CPU of the HMAC profile (RFC 7714). As the server we choose.
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	s.SetDTLSReplayProtectionWindow(dtlsReplayWidth)
-	s.DisableSRTPReplayProtection(true) // Firefox probes bandwidth with packets that it has sent before
-	s.DisableSRTCPReplayProtection(true)
 	s.SetDTLSRetransmissionInterval(dtlsRetransmit)
 	s.SetICETimeouts(o.ICEDisconnected, o.ICEFailed, o.ICEKeepalive)
 	s.SetHostAcceptanceMinWait(0)
@@ -90,8 +80,6 @@ func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
 	s.SetSCTPMaxMessageSize(description.MaxMessageSize)
 	s.EnableSCTPZeroChecksum(false)
 	s.DisableCloseByDTLS(true) // connections are closed by their owner; that the client closed is an event
-	s.SetFireOnTrackBeforeFirstRTP(true)
-	s.SetIgnoreRidPauseForRecv(true)
 
 	s.SetNet(p.Net)
 	s.SetIncludeLoopbackCandidate(slices.ContainsFunc(p.Addresses, netip.Addr.IsLoopback))

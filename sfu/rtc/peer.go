@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/egress"
 	"callserver/sfu/forward"
 	"callserver/sfu/rtc/description"
 
@@ -26,7 +27,8 @@ type Peer struct {
 	client  *connection // offered by the client
 	server  *connection // offered by us; nil in single mode and for clients that receive nothing
 	data    channels
-	loops   sync.WaitGroup // read loops and negotiations in the background
+	worker  *egress.Worker // makes and sends what the client receives
+	loops   sync.WaitGroup // negotiations in the background
 
 	uplinks   atomic.Pointer[map[string]*uplink] // by mid, copy on write
 	downlinks atomic.Pointer[[]*downlink]        // in order of AddDownlink, copy on write
@@ -44,7 +46,7 @@ type Peer struct {
 // NewPeer creates the connection or connections of a client. The caller closes it. A dual-mode client that subscribes is
 // sent an offer at once, as an event.
 func (e *Engine) NewPeer(o PeerOptions) (*Peer, error) {
-	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents()}
+	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents(), worker: e.egress.Assign()}
 	p.uplinks.Store(&map[string]*uplink{})
 	p.downlinks.Store(new([]*downlink))
 	err := p.connect()
@@ -156,10 +158,17 @@ func (p *Peer) fail(err error) { p.emit(Failed{Err: err}) }
 // recover, deferred where client bytes enter, turns a panic into the end of this one client.
 func (p *Peer) recover(what string) {
 	if r := recover(); r != nil {
-		p.engine.counts.panics.Add(1)
-		p.log.Error("panic on client input", "what", what, "panic", r, "stack", string(debug.Stack()))
-		p.fail(fmt.Errorf("%s: internal error", what))
+		p.ended(what, r)
 	}
+}
+
+// panicked takes a panic on a packet of the client's.
+func (p *Peer) panicked(value any) { p.ended("media", value) }
+
+func (p *Peer) ended(what string, value any) {
+	p.engine.counts.panics.Add(1)
+	p.log.Error("panic on client input", "what", what, "panic", value, "stack", string(debug.Stack()))
+	p.fail(fmt.Errorf("%s: internal error", what))
 }
 
 // PeerStats is a snapshot of a Peer.
@@ -213,7 +222,7 @@ func (p *Peer) AddDownlink(o DownlinkOptions) error {
 	if p.downlink(o.TrackID) != nil {
 		return nil
 	}
-	d := newDownlink(p, o)
+	d := newDownlink(p, p.sender().leg, o)
 	list := append(append([]*downlink(nil), *p.downlinks.Load()...), d)
 	p.downlinks.Store(&list)
 	p.schedule.want(time.Now())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,5 +330,69 @@ func TestRefusedDownlink(t *testing.T) {
 				t.Error("an unknown codec is taken")
 			}
 		})
+	}
+}
+
+// TestWire looks at what leaves the server while packets are lost and asked for again: no number of a stream, and so no nonce, is ever used for
+// two packets. What is sent again without a stream of its own is the same to the byte.
+func TestWire(t *testing.T) {
+	for _, rtx := range []bool{true, false} {
+		t.Run(fmt.Sprintf("rtx=%v", rtx), func(t *testing.T) { bubble(t, func(w *world) { testWire(t, w, rtx) }) })
+	}
+}
+
+func testWire(t *testing.T, w *world, rtx bool) {
+	alice, bob := w.join(true, 17), w.join(true, 17)
+	bob.noRTX = !rtx
+	defer bob.leave()
+	defer alice.leave()
+	sendAudio, mic := alice.publish("mic", "audio/opus")
+	sendVideo, cam := alice.publish("cam", "video/VP8")
+	bob.negotiate(false)
+	bob.subscribe("TR_A", mic, "audio/opus")
+	bob.subscribe("TR_V", cam, "video/VP8")
+	w.until("both bound", func() bool { return count[rtc.DownlinkBound](bob) == 2 })
+	var mu sync.Mutex
+	wire := map[string]string{}        // receiver, SSRC and number -> packet
+	repeated, all := map[byte]int{}, 0 // by payload type
+	w.net.Drop(func(b []byte, from, to string) bool {
+		if len(b) < 12 || b[0]>>6 != 2 || b[1] >= 192 && b[1] <= 223 || !strings.HasPrefix(from, "10.0.0.") {
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all++
+		key := to + string(b[8:12]) + string(b[2:4])
+		if before, ok := wire[key]; ok {
+			repeated[b[1]&0x7f]++
+			if before != string(b) {
+				t.Errorf("two packets of number %x of stream %x", b[2:4], b[8:12])
+			}
+		}
+		wire[key] = string(b)
+		return all%10 == 3
+	})
+	for n := range 100 {
+		sendAudio(0, false)
+		sendVideo(0, n%50 == 0)
+		time.Sleep(20 * time.Millisecond)
+		if n == 60 {
+			track := bob.received("TR_A")
+			var seqs []uint16
+			for len(track.Packets) > 0 {
+				seqs = append(seqs, (<-track.Packets).SequenceNumber)
+			}
+			nack := &rtcp.TransportLayerNack{MediaSSRC: uint32(track.Track.SSRC()), Nacks: rtcp.NackPairsFromSequenceNumbers(seqs[len(seqs)-5:])}
+			if err := track.Feedback(nack); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	w.net.Drop(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	audio, video, again := repeated[111], repeated[96], bob.sinks["TR_V"].Stats().Retransmitted
+	if audio < 5 || again == 0 || all < 200 || (video == 0) != rtx {
+		t.Errorf("%d packets, %d audio sent again, %d video, %d of them with the same number", all, audio, again, video)
 	}
 }

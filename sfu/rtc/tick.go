@@ -30,10 +30,13 @@ func (p *Peer) tick(now time.Time) {
 			}
 		}
 		if turn%feedbackTicks == 0 {
-			packets = append(packets, p.client.tap.feedback()...)
+			packets = append(packets, p.client.inlet.Arrivals.Feedback()...)
 		}
 		if turn%reportTicks == 0 {
 			packets = append(packets, p.receptionReports(now)...)
+			if len(packets) > 0 {
+				p.client.measure()
+			}
 		}
 		p.client.send(packets)
 	}
@@ -70,4 +73,7 @@ func (p *Peer) senderReports(now time.Time) {
 		packets = append(packets, d.report(now)...)
 	}
 	c.send(packets)
+	if len(packets) > 0 {
+		c.measure()
+	}
 }

@@ -3,17 +3,16 @@
 package rtc
 
 import (
-	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"callserver/sfu/forward"
+	"callserver/sfu/ingress"
 	"callserver/sfu/packet"
 	"callserver/sfu/rtc/description"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/webrtc/v4"
 )
 
 // uplink is a media section on which the client sends. It outlives renegotiations and implements forward.Upstream. Safe
@@ -23,16 +22,8 @@ type uplink struct {
 	mid     string
 	section Section // guarded by Peer.negotiation
 
-	terms   atomic.Pointer[terms]
 	source  atomic.Pointer[forward.Source] // nil = packets are dropped
 	streams [description.MaxLayers]stream
-}
-
-// terms are the numbers negotiated for the packets of an uplink.
-type terms struct {
-	extensions packet.Extensions
-	payloads   [2]uint8 // payload types taken: codec, and Opus below RED
-	rids       []string // lowest resolution first
 }
 
 // stream is one RTP stream of an uplink.
@@ -47,26 +38,40 @@ func (u *uplink) describe(s *description.Section, pl *description.Plan) Section 
 	if u.section.CID != s.CID {
 		u.feed(nil)
 	}
-	t := &terms{rids: pl.RIDs}
-	t.payloads = [2]uint8{pl.Codecs[0].Payload, pl.Codecs[len(pl.Codecs)-1].Payload}
-	for _, e := range pl.Extensions {
-		switch e.URI {
-		case description.URIAudioLevel:
-			t.extensions.AudioLevel = e.ID
-		case description.URITransportCC:
-			t.extensions.TransportCC = e.ID
-		case description.URIDependency:
-			t.extensions.DependencyDescriptor = e.ID
-		case description.URICaptureTime:
-			t.extensions.AbsCaptureTime = e.ID
-		}
-	}
-	u.terms.Store(t)
 	u.section = Section{
 		MID: s.MID, CID: s.CID, StreamID: s.StreamID, Video: s.Kind == description.Video, Mime: pl.Codecs[0].Format.Mime,
 		RIDs: slices.Clone(pl.RIDs), SSRCs: slices.Clone(s.SSRCs), Active: true,
 	}
 	return u.section
+}
+
+// terms is how the packets of the section are told, and what is to be read in them.
+func (u *uplink) terms(s *description.Section, pl *description.Plan) *ingress.Terms {
+	c := pl.Codecs[0]
+	t := &ingress.Terms{MID: s.MID, To: u, RIDs: pl.RIDs, RTX: c.RTX,
+		Payloads: [2]uint8{c.Payload, pl.Codecs[len(pl.Codecs)-1].Payload}}
+	if len(pl.RIDs) == 0 {
+		t.SSRC, t.Repair, t.Ignored = s.Streams()
+	}
+	for _, e := range pl.Extensions {
+		switch e.URI {
+		case description.URIMID:
+			t.Names.MID = e.ID
+		case description.URIRID:
+			t.Names.RID = e.ID
+		case description.URIRepairedRID:
+			t.Names.RepairedRID = e.ID
+		case description.URIAudioLevel:
+			t.Extensions.AudioLevel = e.ID
+		case description.URITransportCC:
+			t.Extensions.TransportCC = e.ID
+		case description.URIDependency:
+			t.Extensions.DependencyDescriptor = e.ID
+		case description.URICaptureTime:
+			t.Extensions.AbsCaptureTime = e.ID
+		}
+	}
+	return t
 }
 
 // feed directs the packets to s; nil drops them.
@@ -77,96 +82,23 @@ func (u *uplink) feed(s *forward.Source) {
 	}
 }
 
-// onTrack runs in a goroutine of Pion's, one for each stream, and reads it until it ends.
-func (p *Peer) onTrack(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
-	leave, ok := p.enter()
-	if !ok {
-		return
-	}
-	defer leave()
-	defer p.recover("media")
-	transceiver := receiver.RTPTransceiver()
-	if transceiver == nil {
-		return
-	}
-	u := (*p.uplinks.Load())[transceiver.Mid()]
-	if u == nil {
-		return
-	}
-	layer := forward.Layer{}
-	if rid := track.RID(); rid != "" {
-		i := slices.Index(u.terms.Load().rids, rid)
-		if i < 0 {
-			return
-		}
-		layer.Spatial = int8(i)
-	}
-	ssrc := uint32(track.SSRC())
-	u.streams[layer.Spatial].ssrc.Store(ssrc)
-	p.start(func() { u.reportLoop(receiver, track.RID(), layer, ssrc) })
-	u.readLoop(track, layer)
-}
-
-// readLoop reads one stream until it ends.
-func (u *uplink) readLoop(track *webrtc.TrackRemote, layer forward.Layer) {
-	for {
-		p := packet.Get()
-		n, attributes, err := track.Read(p.Buffer())
-		// A payload type that was not negotiated is an error of Pion's with the packet read all the same; ours below
-		// decides.
-		if err != nil && !errors.Is(err, webrtc.ErrCodecNotFound) {
-			p.Release()
-			return
-		}
-		u.take(p, n, attributes.Get(webrtc.AttributeRtxSsrc) != nil, layer, time.Now())
-	}
-}
-
-// take passes one packet on. It owns p.
-func (u *uplink) take(p *packet.Packet, n int, retransmitted bool, layer forward.Layer, now time.Time) {
-	t := u.terms.Load()
-	if p.Parse(n, t.extensions) != nil || p.PayloadType != t.payloads[0] && p.PayloadType != t.payloads[1] {
-		p.Release()
-		return
-	}
-	p.Retransmitted = retransmitted
-	if p.HasTransportSequence && !retransmitted {
-		u.peer.client.tap.record(p.SSRC, p.TransportSequence, now)
+// Media implements ingress.Section.
+func (u *uplink) Media(layer int8, p *packet.Packet, now time.Time) {
+	if st := &u.streams[layer].ssrc; st.Load() != p.SSRC {
+		st.Store(p.SSRC)
 	}
 	source := u.source.Load()
 	if source == nil {
 		p.Release()
 		return
 	}
-	source.Push(layer, p, now)
+	source.Push(forward.Layer{Spatial: layer}, p, now)
 }
 
-// reportLoop reads the RTCP that accompanies one stream until it ends.
-func (u *uplink) reportLoop(receiver *webrtc.RTPReceiver, rid string, layer forward.Layer, ssrc uint32) {
-	b := make([]byte, receiveMTU)
-	for {
-		var n int
-		var err error
-		if rid == "" {
-			n, _, err = receiver.Read(b)
-		} else {
-			n, _, err = receiver.ReadSimulcast(b, rid)
-		}
-		if err != nil {
-			return
-		}
-		packets, err := rtcp.Unmarshal(b[:n])
-		if err != nil {
-			continue
-		}
-		now := time.Now()
-		for _, p := range packets {
-			if sr, ok := p.(*rtcp.SenderReport); ok && sr.SSRC == ssrc {
-				if s := u.source.Load(); s != nil {
-					s.SenderReport(layer, sr.NTPTime, sr.RTPTime, now)
-				}
-			}
-		}
+// Report implements ingress.Section.
+func (u *uplink) Report(layer int8, ssrc uint32, sr *rtcp.SenderReport, now time.Time) {
+	if s := u.source.Load(); s != nil && u.streams[layer].ssrc.Load() == ssrc {
+		s.SenderReport(forward.Layer{Spatial: layer}, sr.NTPTime, sr.RTPTime, now)
 	}
 }
 

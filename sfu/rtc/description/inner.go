@@ -1,7 +1,6 @@
 package description
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,8 +11,7 @@ import (
 // Pion is told a simplified form of every description. It negotiates codecs once per connection and by exact parameters,
 // drops a whole description over one odd line, and takes several SSRCs in a section for Plan B; clients differ from
 // section to section. So Pion sees each codec that we can forward under the client's payload type with parameters that
-// it is certain to accept, the three header extensions that it demultiplexes by, and at most one SSRC per stream. What
-// the client is told in return is written by Compose.
+// it is certain to accept, and no streams: packets never reach it. What the client is told in return is written by Compose.
 
 // innerAttributes are passed on as they are.
 var innerAttributes = []string{
@@ -81,48 +79,25 @@ func (s *Section) inner(fallback func(Kind) []Codec) *sdp.MediaDescription {
 		m.MediaName.Formats = []string{"0"} // nothing in common: Pion rejects it, and so does Compose
 		m.WithValueAttribute("rtpmap", "0 none/8000")
 	}
-	for _, uri := range []string{URIMID, URIRID, URIRepairedRID} {
-		if id := s.exts[uri]; id != 0 {
-			m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", id, uri))
-		}
-	}
-	if s.Sends {
-		s.innerStreams(&m)
-	}
 	return &m
 }
 
-// innerStreams declares the section's streams: its rids, or else one SSRC with its retransmissions.
-func (s *Section) innerStreams(m *sdp.MediaDescription) {
-	stream, cid := s.StreamID, s.CID
-	if stream == "" {
-		stream = "-"
-	}
-	if cid == "" {
-		cid = s.MID // Pion ignores streams of tracks without a name
-	}
-	m.WithValueAttribute("msid", stream+" "+cid)
-	if len(s.RIDs) > 0 {
-		for _, rid := range s.RIDs {
-			m.WithValueAttribute("rid", rid+" send")
-		}
-		m.WithValueAttribute("simulcast", "send "+strings.Join(s.RIDs, ";"))
-		return
-	}
+// Streams returns the SSRCs that the section declares for its one stream: of several simulcast SSRCs the last, which by custom has the highest
+// resolution, that of its retransmissions (RFC 4588 §8.8, 0 = not declared), and the others.
+func (s *Section) Streams() (primary, repair uint32, others []uint32) {
 	if len(s.SSRCs) == 0 {
-		return
+		return 0, 0, nil
 	}
-	primary := strconv.FormatUint(uint64(s.primary()), 10)
+	last := len(s.SSRCs) - 1
+	primary = s.SSRCs[last]
+	name := strconv.FormatUint(uint64(primary), 10)
 	for _, a := range s.media.Attributes {
 		fields := strings.Fields(a.Value)
-		if a.Key == "ssrc-group" && len(fields) == 3 && fields[0] == "FID" && fields[1] == primary {
-			m.WithValueAttribute("ssrc-group", "FID "+primary+" "+fields[2])
-			break
+		if a.Key == "ssrc-group" && len(fields) == 3 && fields[0] == "FID" && fields[1] == name {
+			if n, err := strconv.ParseUint(fields[2], 10, 32); err == nil {
+				repair = uint32(n)
+			}
 		}
 	}
-	m.WithValueAttribute("ssrc", primary+" cname:-")
+	return primary, repair, s.SSRCs[:last]
 }
-
-// primary is the one SSRC that Pion is told of a section without rids: of several simulcast SSRCs the last, which by
-// custom has the highest resolution.
-func (s *Section) primary() uint32 { return s.SSRCs[len(s.SSRCs)-1] }

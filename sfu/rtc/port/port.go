@@ -1,6 +1,7 @@
 // Package port is the media ports of a node: the sockets that ICE runs over, UDP and TCP, on every address in use.
-// It owns choosing the addresses, opening the sockets and sharing them among all connections.
-// It never reads media, and knows neither peers nor descriptions.
+// It owns choosing the addresses, opening the sockets, sharing them among all connections, and telling media, which goes to a Receiver by the
+// address that it came from, from the rest, which is Pion's.
+// It never looks into media, and knows neither peers nor descriptions.
 package port
 
 import (
@@ -9,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+
+	"callserver/sfu/udp"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
@@ -35,6 +38,8 @@ type Options struct {
 	Interfaces func(name string) bool // network interfaces to use; nil = all
 	Net        transport.Net          // nil = the system's; with one of its own TCP is off
 	Log        logging.LoggerFactory
+	Share      int            // how many UDP sockets share each address, so that as many cores receive; 0 = 1
+	After      func(home int) // called after each batch of datagrams, by the goroutine of the socket with that index, or of a TCP connection (-1); nil = nothing
 }
 
 // Ports are the media sockets: a UDP socket for every local address, all on one port, because replies must leave from the
@@ -42,14 +47,19 @@ type Options struct {
 type Ports struct {
 	UDPPort, TCPPort int                     // 0 = none
 	UDP              *ice.MultiUDPMuxDefault // nil = none
-	TCP              *ice.TCPMuxDefault      // nil = none
+	TCP              *tcpMux                 // nil = none
 	Addresses        []netip.Addr            // local ones in use, IPv4 first
 	Net              transport.Net
+
+	intakes map[netip.Addr]*intake
 }
 
 // Open opens the sockets that o asks for. The caller closes them.
 func Open(o Options) (*Ports, error) {
-	p := &Ports{Net: o.Net}
+	p := &Ports{Net: o.Net, intakes: map[netip.Addr]*intake{}}
+	if o.After == nil {
+		o.After = func(int) {}
+	}
 	if p.Net == nil {
 		n, err := stdnet.NewNet()
 		if err != nil {
@@ -145,10 +155,10 @@ func usable(ip netip.Addr, o Options) bool {
 const sameTries = 16
 
 func (p *Ports) listenUDP(o Options, addresses []netip.Addr) error {
-	var conns []net.PacketConn
+	var all [][]*udp.Socket
 	var err error
 	for range sameTries {
-		if conns, p.UDPPort, err = sameUDPPort(p.Net, o.UDP, addresses); err == nil || o.UDP != 0 {
+		if all, p.UDPPort, err = sameUDPPort(p.Net, o, addresses); err == nil || o.UDP != 0 {
 			break
 		}
 	}
@@ -156,33 +166,48 @@ func (p *Ports) listenUDP(o Options, addresses []netip.Addr) error {
 		return fmt.Errorf("media.udp_port: %w", err)
 	}
 	log := o.Log.NewLogger("ice")
-	muxes := make([]ice.UDPMux, 0, len(conns))
-	for _, c := range conns {
-		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log, UDPConn: c, Net: p.Net}))
+	muxes := make([]ice.UDPMux, 0, len(all))
+	for i, sockets := range all {
+		in := newIntake(sockets, o.After)
+		p.intakes[addresses[i]] = in
+		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log, UDPConn: in, Net: p.Net}))
 	}
 	p.UDP = ice.NewMultiUDPMuxDefault(muxes...)
 	return nil
 }
 
 // sameUDPPort listens on one port on all addresses. All of them must have it free.
-func sameUDPPort(n transport.Net, port int, addresses []netip.Addr) ([]net.PacketConn, int, error) {
-	var conns []net.PacketConn
+func sameUDPPort(n transport.Net, o Options, addresses []netip.Addr) ([][]*udp.Socket, int, error) {
+	var all [][]*udp.Socket
+	port := o.UDP
 	for _, a := range addresses {
-		c, err := n.ListenUDP("udp", &net.UDPAddr{IP: a.AsSlice(), Port: port, Zone: a.Zone()})
+		sockets, err := listenOn(n, o, netip.AddrPortFrom(a, uint16(port)))
 		if err != nil {
-			for _, c := range conns {
-				_ = c.Close()
+			for _, sockets := range all {
+				for _, s := range sockets {
+					_ = s.Close()
+				}
 			}
 			return nil, 0, err
 		}
-		_ = c.SetReadBuffer(socketBuffer) // best effort: the kernel's limit wins
-		_ = c.SetWriteBuffer(socketBuffer)
-		if local, ok := c.LocalAddr().(*net.UDPAddr); ok {
+		if local, ok := sockets[0].LocalAddr().(*net.UDPAddr); ok {
 			port = local.Port
 		}
-		conns = append(conns, c)
+		all = append(all, sockets)
 	}
-	return conns, port, nil
+	return all, port, nil
+}
+
+// listenOn opens the sockets of one address. On a network that is not the system's there is one.
+func listenOn(n transport.Net, o Options, at netip.AddrPort) ([]*udp.Socket, error) {
+	if o.Net == nil {
+		return udp.Listen(at, udp.Options{Buffer: socketBuffer, Share: o.Share})
+	}
+	c, err := n.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, err
+	}
+	return []*udp.Socket{udp.Wrap(c, udp.Options{Buffer: socketBuffer})}, nil
 }
 
 // listenTCP opens one socket for all addresses: unlike a datagram, a TCP connection always answers from the address that
@@ -199,29 +224,9 @@ func (p *Ports) listenTCP(o Options, addresses []netip.Addr) error {
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
 		p.TCPPort = a.Port
 	}
-	p.TCP = ice.NewTCPMuxDefault(ice.TCPMuxParams{
+	p.TCP = &tcpMux{after: o.After, conns: map[*tcpConn]struct{}{}, TCPMuxDefault: ice.NewTCPMuxDefault(ice.TCPMuxParams{
 		Listener: chosenListener{l, addresses}, Logger: o.Log.NewLogger("ice"),
 		ReadBufferSize: tcpReadPackets, WriteBufferSize: tcpWriteBuffer,
-	})
+	})}
 	return nil
-}
-
-// chosenListener accepts connections to the chosen local addresses only.
-type chosenListener struct {
-	*net.TCPListener
-	addresses []netip.Addr
-}
-
-// Accept waits for the next connection to a chosen address.
-func (l chosenListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.TCPListener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if a, ok := c.LocalAddr().(*net.TCPAddr); ok && slices.Contains(l.addresses, a.AddrPort().Addr().Unmap()) {
-			return c, nil
-		}
-		_ = c.Close() // nothing was promised on that address
-	}
 }

@@ -96,8 +96,15 @@ export class Call {
   }
 
   constructor(context, page, user, widget, logs) {
-    Object.assign(this, { context, page, user, widget, logs, lines: [], admissions: [] });
+    Object.assign(this, { context, user, widget, logs, lines: [], admissions: [] });
     this.name = user.name;
+    this.watch(page);
+  }
+
+  /** Takes a page for the call, the first or one in place of a page that crashed, and keeps its console from now on. */
+  watch(page) {
+    this.page = page;
+    this.frame = undefined;
     page.on("response", (response) => this.#noteToken(response));
     page.on("console", (message) => this.#note(`${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => this.#note(`page error: ${error.message}`));
@@ -183,13 +190,14 @@ export class Call {
     return this.frame.evaluate(() => window.callProbe.transforms());
   }
 
-  /** Writes a screenshot, the console and the peer connections, to find out why. Never throws. */
+  /** Writes a screenshot, the console and the peer connections, to find out why, and returns the gist. Never throws. */
   async report(label) {
     const base = join(this.logs, `${label}-failed-${this.name}`);
     const tell = (error) => this.#note(`report: ${error.message}`);
     await this.screenshot(`${label}-failed`).catch(tell);
     const seen = await (this.frame ?? this.page)
       .evaluate(async () => ({
+        screen: document.body.innerText.replaceAll(/\s+/g, " ").slice(0, 200),
         tiles: window.callProbe.tiles(),
         inbound: await window.callProbe.inbound(),
         connections: window.callProbe.connections(),
@@ -197,6 +205,13 @@ export class Call {
       .catch(tell);
     await writeFile(`${base}.json`, JSON.stringify(seen ?? null, null, 1));
     await writeFile(`${base}.console.log`, `${this.lines.join("\n")}\n`);
+    const connections = seen?.connections.map(({ connection, ice }) => `${connection}/${ice}`);
+    const streams = seen?.inbound.map(({ kind, owner, packets }) => `${kind} of ${owner}: ${packets}`);
+    const complaints = this.lines.filter((line) => / (error|warning|page error): /.test(line)).slice(-4);
+    return [
+      `${this.name} shows "${seen?.screen ?? "nothing"}", connections: ${connections?.join() || "none"}, receives: ${streams?.join() || "nothing"}`,
+      ...complaints.map((line) => `  ${line.slice(0, 200)}`),
+    ].join("\n");
   }
 
   /** Leaves Element Call without a word, as by closing its tab; open comes back to it. */

@@ -150,7 +150,7 @@ export class Haunt {
     const crashed = new Promise((resolve) => call.page.once("crash", resolve));
     session.send("Page.crash").catch(() => {}); // nobody is left to answer
     await crashed;
-    call.page = await call.context.newPage();
+    call.watch(await call.context.newPage());
     this.#watch(call);
   }
 
@@ -258,10 +258,17 @@ export class Haunt {
     assert.ok(secrets > 5 && errors > 2 && places.includes("callserver.db"), `only ${secrets} secrets, ${errors} errors, ${places}`);
   }
 
-  /** Writes what the living see and what callserver says, to find out why. */
-  async report(label) {
-    await Promise.all([...this.calls].map((call) => call.report(label)));
+  /** Writes what the living see and what callserver says, to find out why, and returns the error with the gist of both. */
+  async explained(error, label) {
+    const pages = await Promise.all([...this.calls].map((call) => call.report(label)));
     await this.stack.report(this.logs);
+    const here = this.rooms.map(async ({ id, witness }) => {
+      const people = await this.stack.participants(id).catch(({ message }) => [{ identity: message }]);
+      const told = people.map(({ identity, sid, state, tracks = [] }) => `${identity} ${sid} ${state}, ${tracks.length} tracks`);
+      return `callserver has in the room of ${witness.name}: ${told.join("; ") || "nobody"}`;
+    });
+    const gist = [...pages, ...(await Promise.all(here))].join("\n");
+    return new Error(`${error.message}\n${gist}\nscreenshots, consoles and logs: ${this.logs}`, { cause: error });
   }
 
   async stop() {

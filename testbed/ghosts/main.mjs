@@ -30,8 +30,8 @@ async function haunted(kind, name, options, work) {
     await haunt.keptSecrets();
     return result;
   } catch (error) {
-    await haunt.report(name);
-    throw new Error(`${kind}: ${error.message}\n  screenshots, consoles and logs: ${logs}`, { cause: error });
+    const { message } = await haunt.explained(error, name);
+    throw new Error(`${kind}: ${message}`, { cause: error });
   } finally {
     await haunt.stop();
   }

@@ -25,6 +25,11 @@ const (
 	resumeWithin = 5 * time.Second
 	// repairWithin is how long it may then take to have media again; clients themselves give up after 15 s.
 	repairWithin = 20 * time.Second
+	// arriveWithin is how long a server that stops waits for a client whose first media connection is being made. Clients
+	// that are sent away in the middle of that lose it, give up, and do not come back.
+	arriveWithin = 2 * time.Second
+	// arrived is how much later than here the connection may be up in the client's eyes.
+	arrived = 500 * time.Millisecond
 )
 
 // A client is one participant on the protocol's side. Its loop owns everything below the channels and outlives the
@@ -57,6 +62,7 @@ type client struct {
 	refresh  time.Time
 	hangUpAt time.Time // when the connection is closed; zero = not
 	deadline time.Time // when the client is given up; zero = not
+	awayAt   time.Time // when the client is sent away because the server stops; zero = it does not
 	sequence uint32    // of the last reliable data message taken from the client
 	nonces   nonces
 	failing  failures
@@ -119,6 +125,7 @@ func (c *client) loop() {
 	defer c.end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	dismissed := c.dismissed
 	for c.tell(); !c.over; c.tell() {
 		timer.Reset(time.Until(c.nextTimer()))
 		select {
@@ -133,8 +140,9 @@ func (c *client) loop() {
 		case <-c.sess.Ready():
 		case now := <-timer.C:
 			c.expire(now)
-		case <-c.dismissed:
-			c.finish(sfu.ServerShutdown, livekit.LeaveRequest_RECONNECT)
+		case <-dismissed:
+			dismissed = nil
+			c.sendAway(time.Now())
 		}
 	}
 }
@@ -145,6 +153,22 @@ func (c *client) frames() <-chan frame {
 		return nil
 	}
 	return c.pipe.up
+}
+
+// sendAway has the client join anew because the server stops: at once, or when its first connection is up.
+func (c *client) sendAway(now time.Time) {
+	c.awayAt = now
+	if !c.sess.EverConnected() {
+		c.awayAt = now.Add(arriveWithin)
+	}
+}
+
+// connected notes that media is up, for the first time or again.
+func (c *client) connected(now time.Time) {
+	c.deadline = time.Time{}
+	if !c.awayAt.IsZero() {
+		c.awayAt = now.Add(arrived)
+	}
 }
 
 // end takes the participant out of the room, and only then closes the connection behind the last frame.
@@ -158,7 +182,7 @@ func (c *client) end() {
 
 func (c *client) nextTimer() time.Time {
 	next := c.refresh
-	for _, t := range []time.Time{c.deadline, c.hangUpAt} {
+	for _, t := range []time.Time{c.deadline, c.hangUpAt, c.awayAt} {
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -170,6 +194,8 @@ func (c *client) nextTimer() time.Time {
 func (c *client) expire(now time.Time) {
 	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 	switch {
+	case due(c.awayAt):
+		c.finish(sfu.ServerShutdown, livekit.LeaveRequest_RECONNECT)
 	case due(c.deadline):
 		c.finish(sfu.ConnectionTimeout, livekit.LeaveRequest_RECONNECT)
 	case due(c.hangUpAt):

@@ -267,6 +267,50 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A server that stops does not send a client away whose first connection is being made: it would give the call up.
+func TestRestartWhileJoining(t *testing.T) {
+	modes(t, func(t *testing.T, single bool) {
+		n := newNode(t)
+		alice := n.join(t, "alice", single) // it has not even read the answer
+		n.stop()
+		if leave := alice.leaves(); leave.Reason != livekit.DisconnectReason_SERVER_SHUTDOWN || leave.Action != livekit.LeaveRequest_RECONNECT {
+			t.Errorf("told %v", leave)
+		}
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		for _, m := range alice.told {
+			for _, p := range m.GetUpdate().GetParticipants() {
+				if p.Identity == "alice" && p.State == livekit.ParticipantInfo_ACTIVE {
+					return
+				}
+			}
+			if m.GetLeave() != nil {
+				t.Fatalf("sent away before its media was up: %v", summary(alice.told))
+			}
+		}
+	})
+}
+
+// A client that does not get its first connection up is not waited for long.
+func TestRestartWithoutMedia(t *testing.T) {
+	n := newNode(t)
+	ws, first := dial(t, n, "/rtc", url.Values{"access_token": {mint(t, grant("alice"))}})
+	if first.GetJoin() == nil {
+		t.Fatalf("first message %v", first)
+	}
+	began, stopped := time.Now(), make(chan struct{})
+	go func() { n.stop(); close(stopped) }()
+	defer func() { <-stopped }()
+	for m := next(t, ws); m.GetLeave() == nil; m = next(t, ws) {
+		if m == nil {
+			t.Fatal("the websocket ended without a leave")
+		}
+	}
+	if took := time.Since(began); took < arriveWithin {
+		t.Errorf("sent away after %v", took)
+	}
+}
+
 // What a client says of itself is in its next token, or a full reconnect would undo it.
 func TestTokenFollowsMetadata(t *testing.T) {
 	n := newNode(t)

@@ -113,7 +113,7 @@ func (c *client) tell() {
 		}
 		switch e := e.(type) {
 		case signalling.Connected:
-			c.deadline = time.Time{}
+			c.connected(time.Now())
 		case signalling.TransportFailed:
 			if c.sess.EverConnected() { // otherwise the client still tries, and gives up by itself
 				c.failed()

@@ -65,9 +65,10 @@ type stay struct {
 
 type session struct {
 	Presence
-	stay  *stay     // nil if nothing is done about it
-	since time.Time // when the grace period began
-	held  bool
+	stay   *stay // nil if nothing is done about it
+	joined time.Time
+	since  time.Time // when the grace period began
+	held   bool
 }
 
 // NewBook returns an empty Book.
@@ -189,7 +190,7 @@ func (b *Book) Joined(p Presence, now time.Time) {
 	if b.sessions[k] == nil {
 		b.sessions[k] = map[string]*session{}
 	}
-	s := &session{Presence: p, since: now}
+	s := &session{Presence: p, joined: now, since: now}
 	b.sessions[k][p.Session] = s
 	if p.Device == "" {
 		b.loose[Stay{Room: p.Room, Call: p.Call, User: p.User}]++
@@ -233,7 +234,7 @@ func (b *Book) Left(k Key, id string, why Why, now time.Time) {
 	}
 	for st := range affected {
 		if !b.here(st) {
-			b.gone(st, why, now)
+			b.gone(st, s.joined, why, now)
 		}
 	}
 }
@@ -253,8 +254,9 @@ func (b *Book) release(s *session) map[*stay]struct{} {
 	return affected
 }
 
-// gone begins the resume window of a stay.
-func (b *Book) gone(st *stay, why Why, now time.Time) {
+// gone begins the resume window of a stay whose last session joined at a time. Clients get tokens for several identities
+// when they come and use one of them in the end: what they got before a session that lived until it was lost was for that.
+func (b *Book) gone(st *stay, joined time.Time, why Why, now time.Time) {
 	st.absent, st.event, st.seen, st.look, st.failures = now, "", false, time.Time{}, 0
 	if !b.clears(st.User) {
 		b.forget(st)
@@ -264,7 +266,11 @@ func (b *Book) gone(st *stay, why Why, now time.Time) {
 	if why != Lost {
 		st.due = now.Add(partTime)
 	}
-	for _, since := range st.coming {
+	for identity, since := range st.coming {
+		if why == Lost && !since.After(joined) {
+			delete(st.coming, identity)
+			continue
+		}
 		if until := since.Add(comingTime); until.After(st.due) {
 			st.due = until
 		}

@@ -167,26 +167,43 @@ func TestNeverConnected(t *testing.T) {
 	}
 }
 
-// The several tokens of one join do not keep the membership of a client that crashes right after it.
+// The several tokens of one join do not keep the membership of a client that crashes right after it, whether or not it
+// was here under its other identity for a moment; those that it gets later do.
 func TestTokensOfOneJoin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		defer func() { w.stop() }()
-		twin := someone("twin")
-		twin.Member, twin.Identity = alice+":"+device, member.MemberIdentity(alice, device, alice+":"+device)
-		w.Issued(twin)
-		w.Issued(someone(""))
-		w.Issued(someone(""))
-		w.Joined(twin)
-		w.leave(twin)
-		w.Joined(someone("1"))
-		w.Issued(someone("")) // with the delay fields
-		w.hs.send(key, alice, membership())
-		w.pass(5 * time.Second)
-		w.leave(someone("1"))
-		w.pass(7 * time.Second)
-		w.expectCleared("7 s after the loss", true)
-	})
+	twin := someone("twin")
+	twin.Member, twin.Identity = alice+":"+device, member.MemberIdentity(alice, device, alice+":"+device)
+	for name, tt := range map[string]struct{ twin, again, kept bool }{
+		"used":       {twin: true},
+		"not used":   {},
+		"once again": {again: true, kept: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				defer func() { w.stop() }()
+				w.Issued(twin)
+				w.Issued(someone(""))
+				w.Issued(someone(""))
+				w.pass(time.Second)
+				if tt.twin {
+					w.Joined(twin)
+					w.leave(twin)
+				}
+				w.Joined(someone("1"))
+				w.Issued(someone("")) // with the delay fields
+				w.hs.send(key, alice, membership())
+				w.pass(5 * time.Second)
+				if tt.again { // loaded again, before anybody noticed that it had crashed
+					w.Issued(twin)
+					w.Issued(someone(""))
+				}
+				w.pass(20 * time.Second)
+				w.leave(someone("1"))
+				w.pass(7 * time.Second)
+				w.expectCleared("7 s after the loss", !tt.kept)
+			})
+		})
+	}
 }
 
 // A client that says goodbye may be about to connect anew.

@@ -43,7 +43,12 @@ async function rounds(haunt, tell) {
   const sums = tally();
   const witnesses = await each(haunt.rooms, (room) => haunt.join(haunt.house.browser, room.witness, room));
   tell(`${witnesses.length} witnesses are in their calls`);
-  for (let n = 0; n < number("ROUNDS", 10); n++) await round(haunt, witnesses, n, sums, (text) => tell(`round ${n + 1}: ${text}`));
+  const count = number("ROUNDS", 10);
+  let victims = await come(haunt);
+  for (let n = 1; n <= count; n++) {
+    const next = n < count ? () => come(haunt) : () => undefined;
+    victims = await round(haunt, { witnesses, victims, n, sums, next, tell: (text) => tell(`round ${n}: ${text}`) });
+  }
   await each(witnesses, (call) => call.leave());
   await haunt.gone(witnesses, { since: Date.now(), within: DEATH_MS });
   for (const { id, witness, mortals } of haunt.rooms) {
@@ -55,12 +60,18 @@ async function rounds(haunt, tell) {
   return { ...sums, seconds: Math.round((Date.now() - started) / 1000) };
 }
 
-async function round(haunt, witnesses, n, sums, tell) {
-  const victims = await launchMortal();
-  const calls = await each(haunt.rooms, (room) => haunt.join(victims.browser, room.mortals[0], room));
+/** Brings one into each room, in a browser of their own. */
+async function come(haunt) {
+  const browser = await launchMortal();
+  return { browser, calls: await each(haunt.rooms, (room) => haunt.join(browser.browser, room.mortals[0], room)) };
+}
+
+/** Kills those who came, and callserver with one more; returns what `next` does, which is done meanwhile. */
+async function round(haunt, { witnesses, victims, n, sums, next, tell }) {
+  const { browser, calls } = victims;
   // Each of the witnesses hears the one who came, so none of them was lost in the round before.
   await each(witnesses, (call) => haunt.hears(call));
-  let since = await haunt.kill(victims, calls);
+  let since = await haunt.kill(browser, calls);
   // Meanwhile the one comes who dies with callserver.
   const other = await launchMortal();
   const room = haunt.rooms[n % haunt.rooms.length];
@@ -72,12 +83,13 @@ async function round(haunt, witnesses, n, sums, tell) {
 
   haunt.calls.delete(last);
   since = await haunt.killCallserver(other);
-  const returned = await haunt.gone([last], { since, within: RESTART_MS });
+  const [returned, coming] = await Promise.all([haunt.gone([last], { since, within: RESTART_MS }), next()]);
   sums.clients++;
   sums.callservers++;
   sums.slowestReturn = Math.max(sums.slowestReturn, returned);
   tell(`callserver killed, who did not return gone ${returned} ms after it was ready`);
   await haunt.notBounced(witnesses);
+  return coming;
 }
 
 /** A call goes on while its homeserver is stopped. */

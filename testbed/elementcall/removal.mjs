@@ -1,6 +1,6 @@
 // What must happen when somebody in a call is kicked or banned, or leaves the
-// Matrix room: media stops in time, what they hold is worthless, and they come
-// back only after they joined the room anew.
+// Matrix room, or when the room denies their homeserver: media stops in time,
+// what they hold is worthless, and they come back only once they may again.
 import assert from "node:assert/strict";
 
 import { eventually } from "../process/eventually.mjs";
@@ -13,15 +13,29 @@ export const TOLD_MS = 2_000;
 /** Milliseconds without a byte after which nothing comes any more: a microphone that is silent pauses for less. */
 const SILENCE_MS = 1_500;
 
+/** The event that puts somebody out of a room: their own membership. */
+const departure = async (witness, gone, room) => {
+  const event = (await witness.state(room, "m.room.member")).find(({ state_key }) => state_key === gone.user.id);
+  assert.notEqual(event.content.membership, "join");
+  return { why: event.content.membership, at: event.origin_server_ts };
+};
+
+/** The event that puts out everybody of some homeservers. */
+export const denial = async (witness, gone, room) => {
+  const [event] = await witness.state(room, "m.room.server_acl");
+  return { why: "server ACL", at: event.origin_server_ts };
+};
+
 /**
  * Has somebody removed from the room, and waits until this callserver passes on nothing to them or of them any more.
  * @param {object} meeting
  * @param {object} gone the call of who is removed
  * @param {object} stack whose callserver must cut them off
  * @param {() => Promise} act removes them
- * @returns {Promise<number>} ms from the membership event to the last byte that arrived
+ * @param {Function} cause finds the event by which it does
+ * @returns {Promise<number>} ms from that event to the last byte that arrived
  */
-export async function remove(meeting, gone, stack, act) {
+export async function remove(meeting, gone, stack, act, cause = departure) {
   const { room, calls } = meeting;
   const [witness] = stack.users;
   const present = await stack.participants(room);
@@ -35,8 +49,7 @@ export async function remove(meeting, gone, stack, act) {
   await Promise.all(calls.map((call) => call.arrivals()));
   await eventually(`${gone.name} receives something`, PATIENCE_MS, async () => (await lastFrom(gone, of.others)) > 0 || undefined);
   await act();
-  const { content, origin_server_ts: at } = (await witness.state(room, "m.room.member")).find(({ state_key }) => state_key === gone.user.id);
-  assert.notEqual(content.membership, "join");
+  const { why, at } = await cause(witness, gone, room);
   await eventually(`${gone.name} is not in the call of ${stack.homeserver.name}`, PATIENCE_MS, async (seen) => {
     const now = await stack.participants(room);
     seen(now.map(({ identity }) => identity));
@@ -48,7 +61,7 @@ export async function remove(meeting, gone, stack, act) {
     seen({ last, now: Date.now() });
     return Date.now() - last > SILENCE_MS ? last - at : undefined;
   });
-  meeting.tell(`${gone.name} (${content.membership}) is out of the call ${out} ms after the event, the last bytes came ${last} ms after it`);
+  meeting.tell(`${gone.name} (${why}) is out of the call ${out} ms after the event, the last bytes came ${last} ms after it`);
   return last;
 }
 
@@ -60,24 +73,43 @@ async function lastFrom(call, sids) {
   return Math.max(0, ...arrivals.filter(([sid]) => sids.has(sid)).map(([, at]) => at));
 }
 
-/** Whoever is not in the room gets no new token of this callserver, and those they have for the room are refused. */
-export async function expectRefused(call, stack, room) {
-  const here = call.admissions.filter(({ service, asked }) => service === stack.serviceURL && (asked.room ?? asked.room_id) === room);
-  for (const { jwt } of here) {
-    const response = await fetch(`${stack.callserverURL}/livekit/sfu/rtc/validate?access_token=${jwt}`);
-    assert.notEqual(response.status, 200, `an old token of ${call.name} is worthless`);
-  }
-  const { user, device } = call;
-  for (const [path, body] of [
-    ["/sfu/get", { room, device_id: device }],
-    ["/get_token", { room_id: room, slot_id: slot, member: { id: `${user.id}:${device}`, claimed_user_id: user.id, claimed_device_id: device } }],
-  ]) {
+/** Asks a callserver for tokens for a room, as clients of both generations do: one answer {path, status, errcode, error, jwt} each. */
+async function ask({ user, device }, stack, room) {
+  const asked = {
+    "/sfu/get": { room, device_id: device },
+    "/get_token": { room_id: room, slot_id: slot, member: { id: `${user.id}:${device}`, claimed_user_id: user.id, claimed_device_id: device } },
+  };
+  const answers = [];
+  for (const [path, body] of Object.entries(asked)) {
     const response = await fetch(`${stack.serviceURL}${path}`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ openid_token: await user.openID(), ...body }),
     });
-    const answer = await response.json();
-    assert.deepEqual([response.status, answer.errcode], [403, "M_FORBIDDEN"], `${path}: ${JSON.stringify(answer)}`);
+    answers.push({ path, status: response.status, ...(await response.json()) });
+  }
+  return answers;
+}
+
+const good = async (jwt, stack) => (await fetch(`${stack.callserverURL}/livekit/sfu/rtc/validate?access_token=${jwt}`)).status === 200;
+
+/**
+ * Whoever may not be in the call gets no new token of this callserver, and those they have for the room are refused.
+ * @param {RegExp} reason what the answers say
+ */
+export async function expectRefused(call, stack, room, reason = /./) {
+  const here = call.admissions.filter(({ service, asked }) => service === stack.serviceURL && (asked.room ?? asked.room_id) === room);
+  for (const { jwt } of here) assert.equal(await good(jwt, stack), false, `an old token of ${call.name} is worthless`);
+  for (const { path, status, errcode, error } of await ask(call, stack, room)) {
+    assert.deepEqual([status, errcode], [403, "M_FORBIDDEN"], `${path}: ${error}`);
+    assert.match(error, reason, path);
+  }
+}
+
+/** Whoever may be in the call gets tokens of this callserver, which the SFU takes. */
+export async function expectAdmitted(call, stack, room) {
+  for (const { path, status, error, jwt } of await ask(call, stack, room)) {
+    assert.equal(status, 200, `${path}: ${error}`);
+    assert.equal(await good(jwt, stack), true, `${path}: the token is good`);
   }
 }

@@ -11,7 +11,7 @@ import { after, before, describe, test } from "node:test";
 import { busyMachine, launch, PATIENCE_MS } from "../elementcall/call.mjs";
 import { expectMedia } from "../elementcall/media.mjs";
 import { expectEncryption, Meeting } from "../elementcall/meeting.mjs";
-import { expectRefused, remove, TOLD_MS } from "../elementcall/removal.mjs";
+import { denial, expectAdmitted, expectRefused, remove, TOLD_MS } from "../elementcall/removal.mjs";
 import { peer } from "../homeservers/homeserver.mjs";
 import { outputs } from "../process/cache.mjs";
 import { eventually } from "../process/eventually.mjs";
@@ -27,6 +27,9 @@ before(async () => {
 });
 after(stopAll); // the browser, and what a start that failed left behind
 
+/** Where the homeservers are: server ACLs tell them apart by this. */
+const hosts = ["localhost", "127.0.0.1"];
+
 /** Starts both sides: alice is at the first, bob at the second. */
 async function start(pair, logs) {
   const sides = [];
@@ -34,7 +37,7 @@ async function start(pair, logs) {
     await (await peer(kind)).prepare();
     const directory = join(logs, ["one", "two"][i]);
     await mkdir(directory, { recursive: true });
-    sides.push({ kind, logs: directory, names: [["alice"], ["bob"]][i], rooms: {}, elementCall: busyMachine });
+    sides.push({ kind, host: hosts[i], logs: directory, names: [["alice"], ["bob"]][i], rooms: {}, elementCall: busyMachine });
   }
   return Stack.federate(sides);
 }
@@ -94,7 +97,39 @@ for (const pair of pairs) {
         await expectMedia([alice, bob], (text) => meeting.tell(text));
       });
     });
+
+    test("whose homeserver the room's server ACL denies is disconnected, and refused until it is lifted", async (t) => {
+      const [one] = stacks;
+      meeting.print = (text) => t.diagnostic(text);
+      meeting.move("acl", rooms[1]); // where the call goes on
+      await meeting.play(async ({ calls: [alice, bob], room }) => {
+        const limit = (deny) => alice.user.setState(room, "m.room.server_acl", { allow: ["*"], deny, allow_ip_literals: true });
+        const took = await remove(meeting, bob, one, () => limit([hosts[1]]), denial);
+        assert.ok(took < TOLD_MS, `bytes arrived ${took} ms after the server ACL`);
+        assert.equal(await joined(alice.user, room, bob.user), true, "bob is still joined");
+        await expectRefused(bob, one, room, /does not admit your homeserver/);
+        await limit([]);
+        await expectAdmitted(bob, one, room);
+      });
+    });
+
+    test("a user of a denied server is refused, although joined", async () => {
+      const [one] = stacks;
+      const [, room] = rooms;
+      const [alice, bob] = meeting.calls;
+      await one.callserver.stop();
+      await one.startCallserver({ CALLSERVER_SERVERS_DENY: `["${stacks[1].homeserver.name}"]` });
+      await expectAdmitted(alice, one, room); // and so holds the call open for others
+      assert.equal(await joined(alice.user, room, bob.user), true, "bob is joined");
+      await expectRefused(bob, one, room, /Users of your homeserver may not use this server/);
+    });
   });
+}
+
+/** Whether a user sees another one in a room. */
+async function joined(witness, room, user) {
+  const events = await witness.state(room, "m.room.member");
+  return events.some(({ state_key, content }) => state_key === user.id && content.membership === "join");
 }
 
 /** At this server its own user publishes sound and picture, and one other watches without the right to publish. */

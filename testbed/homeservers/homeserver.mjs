@@ -94,6 +94,11 @@ export class User {
     return events.filter((event) => event.type === type);
   }
 
+  /** Sets a room's state of a type that has one event. */
+  setState(room, type, content) {
+    return this.request("PUT", `v3/rooms/${encodeURIComponent(room)}/state/${type}/`, content);
+  }
+
   /** Returns the room's sticky events (MSC4354) of one type, in the order in which they were sent. */
   async sticky(room, type) {
     const filter = JSON.stringify({ room: { rooms: [room], timeline: { limit: 1 } }, presence: { types: [] } });
@@ -115,9 +120,13 @@ export class Homeserver {
   #processes = [];
   #options;
 
-  /** @param {string} kind dendrite or synapse */
-  constructor(kind) {
-    this.kind = kind;
+  /**
+   * @param {string} kind dendrite or synapse
+   * @param {string} host what the server name says before the port: localhost, or 127.0.0.1 where a server ACL is to tell
+   *   two of them apart, which looks at no port
+   */
+  constructor(kind, host = "localhost") {
+    Object.assign(this, { kind, host });
   }
 
   /** Chooses the ports, so that callserver's configuration can name the server before it runs. */
@@ -125,7 +134,7 @@ export class Homeserver {
     const [server, plain, secure] = await freePorts(3);
     this.ports = { server, plain, secure };
     /** The server name has a port, so its resolution needs neither well-known nor SRV records. */
-    this.name = `localhost:${secure}`;
+    this.name = `${this.host}:${secure}`;
     /** The base URL for clients. */
     this.url = `http://127.0.0.1:${plain}`;
   }

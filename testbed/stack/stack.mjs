@@ -18,9 +18,9 @@ export class Stack {
 
   /**
    * Starts everything. When a part does not start, the caller's stopAll ends those before it.
-   * @param {{kind: string, logs: string, names: string[], widget?: string, elementCall?: object, rooms: object, environment?: object, maxDelay?: string,
+   * @param {{kind: string, host?: string, logs: string, names: string[], widget?: string, elementCall?: object, rooms: object, environment?: object, maxDelay?: string,
    *   privileges?: string[]}} options
-   *   kind: dendrite or synapse; names: users to register; widget: directory of the bundled widget host;
+   *   kind: dendrite or synapse; host: of its server name; names: users to register; widget: directory of the bundled widget host;
    *   rooms: name -> {encrypted}; elementCall: more of its config.json; environment: settings of callserver by their
    *   variables; maxDelay: the longest delay that the homeserver allows; privileges: registrations that callserver has,
    *   narrow and wide by default
@@ -49,7 +49,7 @@ export class Stack {
 
   /** Chooses names, ports and the directory, and starts the front. */
   async #open() {
-    const { kind, logs } = this.options;
+    const { kind, host, logs } = this.options;
     await mkdir(logs, { recursive: true });
     this.directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
     const remove = () => rm(this.directory, { recursive: true, force: true });
@@ -63,7 +63,7 @@ export class Stack {
     /** What the transports answer and every membership event must name. */
     this.serviceURL = `${this.callserverURL}/livekit/jwt`;
 
-    this.homeserver = new Homeserver(kind);
+    this.homeserver = new Homeserver(kind, host);
     await this.homeserver.reserve();
     this.#closers.push(() => this.homeserver.stop());
     await this.homeserver.startFront({ directory: this.directory, logs, callserver: this.callserverURL });
@@ -109,14 +109,17 @@ export class Stack {
     await writeFile(this.configuration, configuration(this, roots, authorities.length > 1));
   }
 
-  /** Starts callserver, the first time or after it was stopped or killed, and returns once it answers. */
-  async startCallserver() {
+  /**
+   * Starts callserver, the first time or after it was stopped or killed, and returns once it answers.
+   * @param {object} environment more settings by their variables
+   */
+  async startCallserver(environment = {}) {
     // CALLSERVER names a program to use instead of one built from this tree.
     this.program ??= process.env.CALLSERVER ?? (await goProgram("cmd/callserver"));
     const command = [this.program, "serve", "--config", this.configuration];
     this.callserver = new Process("callserver", command, {
       log: join(this.options.logs, "callserver.log"),
-      env: this.options.environment,
+      env: { ...this.options.environment, ...environment },
     });
     await this.callserver.answers(`${this.callserverURL}/healthz`, 20_000);
   }

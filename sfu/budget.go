@@ -24,12 +24,13 @@ type Bitrate struct {
 // the room's mutex.
 type budget struct {
 	own, shared int                         // for the limit of its participant, and for that of the server
+	shed        int                         // because the server is overloaded; never the last layer
 	arriving    [bandwidth.Layers]int64     // bits/s, by stream
 	seen        [bandwidth.Layers]time.Time // when a stream was arriving
 }
 
 // ceiling is how many layers are let through.
-func (u *budget) ceiling() int { return bandwidth.All - max(u.own, u.shared) }
+func (u *budget) ceiling() int { return bandwidth.All - max(u.own, u.shared, u.shed) }
 
 // limit lowers a target to what is let through.
 func (u *budget) limit(target forward.Layer) forward.Layer {
@@ -42,14 +43,15 @@ func (u *budget) limit(target forward.Layer) forward.Layer {
 }
 
 // measure notes what arrives of the track, layer by layer. A layer that is withheld is remembered for a while: its
-// publisher may have stopped sending it, and must not get it back for that alone.
+// publisher may have stopped sending it, and must not get it back for that alone. While the server is overloaded it is
+// remembered throughout, or all layers would come back at the same moment.
 func (t *track) measure(now time.Time) {
 	u := &t.budget
 	for i, l := range t.source.Stats().Layers {
 		switch {
 		case l.Live && l.Bitrate > 0:
 			u.arriving[i], u.seen[i] = l.Bitrate, now
-		case i < u.ceiling() || now.Sub(u.seen[i]) > rememberFor || t.info.Muted:
+		case i < u.ceiling() || now.Sub(u.seen[i]) > rememberFor && u.shed == 0 || t.info.Muted:
 			u.arriving[i] = 0
 		}
 	}
@@ -126,104 +128,4 @@ func (t *track) forwarded(spatial int8) (rate int64) {
 		}
 	}
 	return 0
-}
-
-// claims are the tracks that share a budget.
-type claims struct {
-	tracks  []*track
-	loads   []bandwidth.Load
-	present []int // ceilings, as far as this budget made them
-	sound   int64 // bits/s that come before everything else
-}
-
-func (c *claims) add(t *track, l bandwidth.Load, steps int) {
-	c.tracks, c.loads, c.present = append(c.tracks, t), append(c.loads, l), append(c.present, bandwidth.All-steps)
-}
-
-// settle returns by how many steps each track is held down.
-func (c *claims) settle(limit int64) []int {
-	steps := bandwidth.Settle(limit-c.sound, c.loads, c.present)
-	for i, ceiling := range steps {
-		steps[i] = bandwidth.All - ceiling
-	}
-	return steps
-}
-
-// balance keeps the limits, once a second.
-func (r *Rooms) balance(now time.Time) {
-	limits := r.options.Bitrate
-	if limits == (Bitrate{}) || !r.balanceDue(now) {
-		return
-	}
-	var all claims
-	for _, rm := range r.all() {
-		b := batch{now: now}
-		rm.mu.Lock()
-		rm.balanceLocked(limits.Participant, &all, &b)
-		rm.mu.Unlock()
-		b.finish()
-	}
-	if limits.Server == 0 {
-		return
-	}
-	for i, steps := range all.settle(limits.Server) {
-		t := all.tracks[i]
-		rm := t.owner.room
-		b := batch{now: now}
-		rm.mu.Lock()
-		t.holdLocked(&t.budget.shared, steps, &b)
-		rm.mu.Unlock()
-		b.finish()
-	}
-}
-
-func (r *Rooms) balanceDue(now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return due(&r.balanceAt, budgetInterval, now)
-}
-
-// balanceLocked keeps every participant within its limit, and adds what the room's tracks take of the server's to all.
-func (rm *room) balanceLocked(limit int64, all *claims, b *batch) {
-	for _, p := range rm.members {
-		var own claims
-		for _, t := range p.publications.tracks {
-			t.measure(b.now)
-			if t.sound() {
-				own.sound += t.budget.arriving[0]
-				all.sound += t.downlinks()[bandwidth.All]
-				continue
-			}
-			own.add(t, t.uplink(), t.budget.own)
-		}
-		if limit > 0 {
-			for i, steps := range own.settle(limit) {
-				own.tracks[i].holdLocked(&own.tracks[i].budget.own, steps, b)
-			}
-		}
-		for _, t := range own.tracks {
-			all.add(t, t.downlinks(), t.budget.shared)
-		}
-	}
-}
-
-// holdLocked holds the track down by a number of steps, for the budget that the field belongs to.
-func (t *track) holdLocked(field *int, steps int, b *batch) {
-	before := t.budget.ceiling()
-	if *field = steps; t.budget.ceiling() == before {
-		return
-	}
-	for _, s := range t.streams {
-		s.retargetLocked(b)
-	}
-}
-
-// limitedLocked counts the tracks of which something is withheld for a limit.
-func (rm *room) limitedLocked() (n int) {
-	for _, t := range rm.tracks {
-		if t.budget.ceiling() < bandwidth.All {
-			n++
-		}
-	}
-	return n
 }

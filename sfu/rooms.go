@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"errors"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -34,10 +35,12 @@ type RoomOptions struct {
 type Rooms struct {
 	options  Options
 	counters counters
+	shed     atomic.Int64 // bits/s, see Shed
 
 	mu        sync.RWMutex
 	byID      map[RoomID]*room
 	balanceAt time.Time // when the limits of media are looked at again
+	sending   Sending
 }
 
 type counters struct {
@@ -120,6 +123,17 @@ func (r *Rooms) Check(id RoomID, m Member) error {
 		return ErrRoomFull
 	}
 	return nil
+}
+
+// Present reports whether the person is in the room already, by whatever identity.
+func (r *Rooms) Present(id RoomID, m Member) bool {
+	rm := r.find(id)
+	if rm == nil {
+		return false
+	}
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return slices.ContainsFunc(rm.members, func(p *Participant) bool { return p.member.person() == m.person() })
 }
 
 // Room returns the room and who is in it, in the order of joining, hidden participants included.

@@ -4,7 +4,7 @@ package sfu
 type Stats struct {
 	Rooms, Participants, Tracks, Subscriptions int
 	Withheld                                   int // participants of whom nothing is forwarded
-	Limited                                    int // tracks of which layers are withheld for a limit of media
+	Limited                                    int // tracks of which layers are withheld for a limit of media, or the load
 	// Since the start.
 	RoomsCreated, RoomsClosed, Joins, Leaves uint64
 	Overflows                                uint64 // participants closed because nobody read their events

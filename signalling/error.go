@@ -15,10 +15,11 @@ const (
 	Invalid                     // not understood
 	RoomNotFound                // the room does not exist and the bearer may not create it
 	Unavailable                 // full or shutting down: try again or elsewhere
+	Overloaded                  // this server takes no newcomers at present: try again later or elsewhere
 )
 
 func (c Code) String() string {
-	names := [...]string{"internal", "unauthenticated", "not allowed", "invalid", "room not found", "unavailable"}
+	names := [...]string{"internal", "unauthenticated", "not allowed", "invalid", "room not found", "unavailable", "overloaded"}
 	if int(c) < len(names) {
 		return names[c]
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"callserver/sfu"
@@ -63,6 +64,9 @@ type Server struct {
 	userRooms   int
 	watcher     Watcher
 	sessions    registry
+	started     time.Time
+	overloaded  atomic.Bool
+	turnedAway  atomic.Uint64
 }
 
 // New returns a Server. Its rooms stand still until Run is called.
@@ -70,7 +74,7 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations, userRooms: o.UserRooms}
+	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations, userRooms: o.UserRooms, started: time.Now()}
 	if s.watcher = o.Watcher; s.watcher == nil {
 		s.watcher = nobody{}
 	}
@@ -120,8 +124,12 @@ func (s *Server) Check(g token.Grant) error {
 	if err := s.checkUser(g); err != nil {
 		return err
 	}
-	if err := s.rooms.Check(sfu.RoomID(g.Room), member(g, PeerOptions{})); err != nil {
+	m := member(g, PeerOptions{})
+	if err := s.rooms.Check(sfu.RoomID(g.Room), m); err != nil {
 		return refusal(err)
+	}
+	if s.overloaded.Load() && !s.returning(g, m) {
+		return errOverloaded
 	}
 	return nil
 }
@@ -146,6 +154,7 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 		return nil, Wrong(err)
 	}
 	if err := s.Check(g); err != nil { // before the peer, which costs far more
+		s.count(err)
 		return nil, err
 	}
 	m := member(g, o)
@@ -190,6 +199,7 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 }
 
 var (
+	errOverloaded   = &Error{Code: Overloaded, Text: "the server is at its limit: try again later"}
 	errRevoked      = &Error{Code: NotAllowed, Text: "the token has been revoked"}
 	errTooManyRooms = &Error{Code: Unavailable, Text: "you are in too many calls"}
 )

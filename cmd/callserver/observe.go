@@ -26,7 +26,7 @@ func (s *server) observe() {
 		gauge("participants", "Participants in all rooms.", func(v sfu.Stats) int { return v.Participants }),
 		gauge("participants_withheld", "Participants whose media is not forwarded: no membership event names them.", func(v sfu.Stats) int { return v.Withheld }),
 		gauge("tracks", "Published tracks.", func(v sfu.Stats) int { return v.Tracks }),
-		gauge("tracks_limited", "Published tracks of which layers are withheld for limits.bitrate.", func(v sfu.Stats) int { return v.Limited }),
+		gauge("tracks_limited", "Published tracks of which layers are withheld for limits.bitrate or limits.load.", func(v sfu.Stats) int { return v.Limited }),
 		gauge("subscriptions", "Tracks forwarded to participants.", func(v sfu.Stats) int { return v.Subscriptions }),
 		counter("rooms_created_total", "Rooms opened.", func(v sfu.Stats) uint64 { return v.RoomsCreated }),
 		counter("rooms_closed_total", "Rooms closed.", func(v sfu.Stats) uint64 { return v.RoomsClosed }),
@@ -34,6 +34,7 @@ func (s *server) observe() {
 		counter("leaves_total", "Participants that left.", func(v sfu.Stats) uint64 { return v.Leaves }),
 		counter("participant_overflows_total", "Participants closed because nobody read their events.", func(v sfu.Stats) uint64 { return v.Overflows }),
 	)
+	s.observeLoad()
 	telemetry.Poll(t, s.engine.Stats,
 		gauge("peers", "Clients with a WebRTC peer.", func(v rtc.EngineStats) int { return v.Peers }),
 		counter("peers_opened_total", "WebRTC peers opened.", func(v rtc.EngineStats) uint64 { return v.PeersOpened }),
@@ -117,6 +118,18 @@ func (s *server) observe() {
 	)
 }
 
+func (s *server) observeLoad() {
+	telemetry.Poll(s.telemetry, s.overload.stats,
+		ratio("load_ratio", "The load by what of limits.load is nearest to its limit, smoothed: 1 is the limit.", func(v loadStats) float64 { return v.Ratio }),
+		gauge("load_level", "What is done about the load: 0 nothing, 1 it is near the limit, 2 upper video layers are withheld, 3 newcomers are refused.", func(v loadStats) int { return int(v.Level) }),
+		ratio("load_cpu_ratio", "Processor time of this process, as a share of the cores that it may use.", func(v loadStats) float64 { return v.CPU }),
+		ratio("load_lateness_seconds", "By how much timers run late, on average of the last second.", func(v loadStats) float64 { return v.Late.Seconds() }),
+		gauge("media_sent_bits", "Media sent to all participants, in bits a second.", func(v loadStats) int { return int(v.Sent) }),
+		gauge("media_wanted_bits", "What would be sent if the load withheld nothing, in bits a second.", func(v loadStats) int { return int(v.Wanted) }),
+		counter("load_refused_total", "Newcomers refused because of the load.", func(v loadStats) uint64 { return v.Refused }),
+	)
+}
+
 // homeserverStats are those of all homeservers together.
 func (s *server) homeserverStats() (sum homeserver.Stats) {
 	for _, h := range s.matrix {
@@ -145,6 +158,10 @@ func refusals() (metrics []telemetry.Metric[map[string]uint64]) {
 
 func counter[S any](name, help string, of func(S) uint64) telemetry.Metric[S] {
 	return telemetry.Metric[S]{Name: name, Help: help, Kind: telemetry.Counter, Of: func(s S) float64 { return float64(of(s)) }}
+}
+
+func ratio[S any](name, help string, of func(S) float64) telemetry.Metric[S] {
+	return telemetry.Metric[S]{Name: name, Help: help, Kind: telemetry.Gauge, Of: of}
 }
 
 func gauge[S any](name, help string, of func(S) int) telemetry.Metric[S] {

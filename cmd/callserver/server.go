@@ -37,6 +37,7 @@ type server struct {
 	rooms      *sfu.Rooms
 	engine     *rtc.Engine
 	sessions   *signalling.Server
+	overload   *overload
 	client     *livekit.Edge
 	matrix     []*homeserver.Homeserver // as configured
 	directory  *federation.Directory
@@ -96,6 +97,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, Watcher: s.watchers(),
 		UserRooms: c.Limits.UserRooms,
 	})
+	s.overload = newOverload(c, s.rooms, s.sessions, log)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	s.directory = directory(c)
 	signing, err := signingKeys(c)
@@ -218,6 +220,7 @@ func pageOptions(c *config.Config) web.Options {
 func (s *server) work() []func(context.Context) error {
 	work := []func(context.Context) error{
 		s.sessions.Run,
+		s.overload.Run,
 		s.authoriser.Run,
 		func(context.Context) error { return s.public.Run() },
 	}

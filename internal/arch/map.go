@@ -11,6 +11,7 @@ var allowed = map[string][]string{
 	"sfu/packet":          {},
 	"sfu/codec":           {},
 	"sfu/bandwidth":       {},
+	"sfu/load":            {},
 	"sfu/framecrypto":     {},
 	"sfu/udp":             {},
 	"sfu/forward":         {"sfu/packet", "sfu/codec"},
@@ -60,7 +61,7 @@ var allowed = map[string][]string{
 
 // passive packages contain no go statement, socket or clock.
 var passive = []string{
-	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/rtc/description", "signalling/token",
+	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/load", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/rtc/description", "signalling/token",
 	"signalling/matrixrtc/member",
 }
 

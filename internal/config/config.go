@@ -100,6 +100,12 @@ type Limits struct {
 	Room      RoomLimits
 	UserRooms int // calls that one Matrix user may be in at once
 	Bitrate   Bitrate
+	Overload  Overload
+}
+
+// Overload says from where on load is shed.
+type Overload struct {
+	CPU int // percent of the cores that the process may use
 }
 
 // Requests bound the token requests of Matrix clients, a minute each.

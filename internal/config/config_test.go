@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 
 		Membership:  Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second},
 		RemoteUsers: true,
-		Limits:      Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}},
+		Limits:      Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}, Overload: Overload{CPU: 80}},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("no configuration (-want +got):\n%s", diff)
@@ -105,6 +105,7 @@ limits:
   room: {participants: 50, sources: [microphone, camera, camera]}
   user: {rooms: 2}
   bitrate: {participant: 2500k, server: 1.5G}
+  load: {cpu: 75%}
 `, "CALLSERVER_LIMITS_REQUESTS_USER=7", "CALLSERVER_REMOTE_USERS=refuse")
 	if err != nil {
 		t.Fatal(err)
@@ -114,6 +115,7 @@ limits:
 		Room:      RoomLimits{Participants: 50, Sources: []string{"microphone", "camera"}},
 		UserRooms: 2,
 		Bitrate:   Bitrate{Participant: 2_500_000, Server: 1_500_000_000},
+		Overload:  Overload{CPU: 75},
 	}
 	if diff := cmp.Diff(want, c.Limits); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
@@ -180,8 +182,8 @@ func TestProblems(t *testing.T) {
 		{"CA without certificates", "federation_ca_file: keys.yaml", nil, []string{`federation_ca_file: keys.yaml holds no certificate`}},
 		{"words", "room: {auto_create: maybe}\nremote_users: all\nlog: {level: loud, format: xml}", nil, []string{
 			`log.format: "xml" is not a format`, `log.level: "loud" is not a level`, `remote_users: "all" is not a policy`, `room.auto_create: "maybe" is neither yes nor no`}},
-		{"limits", "limits: {requests: {user: many}, room: {participants: -1, sources: []}, bitrate: {participant: fast}, user: 3}", nil, []string{
-			`limits.bitrate.participant: "fast" is not a bit rate`, `limits.requests.user: "many" is not a number`,
+		{"limits", "limits: {requests: {user: many}, room: {participants: -1, sources: []}, bitrate: {participant: fast}, load: {cpu: 101}, user: 3}", nil, []string{
+			`limits.bitrate.participant: "fast" is not a bit rate`, `limits.load.cpu: "101" is no share`, `limits.requests.user: "many" is not a number`,
 			`limits.room.participants: "-1" is not a number`, `limits.room.sources: is empty`, `limits.user: is a section, not a value`}},
 		{"matrix rooms", "matrix_rooms: [{room: '#a:b.org'}, {room: '!a:b.org', publish: all, sorces: [x]}, {room: '!a:b.org', sources: [voice]}, 5]", nil, []string{
 			`matrix_rooms[0].room: "#a:b.org" is not the id of a Matrix room`, `matrix_rooms[1].publish: "all" is not a policy`,

@@ -26,6 +26,18 @@ func (l *loader) count(key string, v any, into *int) {
 	*into = int(n)
 }
 
+// share reads percent; 0 means no limit.
+func share(field func(*Config) *int) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		n, err := strconv.ParseUint(strings.TrimSuffix(fmt.Sprint(v), "%"), 10, 31)
+		if err != nil || n > 100 {
+			l.problem(key, fmt.Sprintf("%q is no share", fmt.Sprint(v)), "write percent, 1 to 100, or 0 for no limit")
+			return
+		}
+		*field(&l.config) = int(n)
+	}
+}
+
 // bitrate reads bits/s, with k, M or G for thousands, millions and billions.
 func bitrate(field func(*Config) *int64) func(*loader, string, any) {
 	return func(l *loader, key string, v any) {

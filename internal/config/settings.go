@@ -54,6 +54,7 @@ var settings = []setting{
 	{"limits.user.rooms", true, "3", count(func(c *Config) *int { return &c.Limits.UserRooms })},
 	{"limits.bitrate.participant", true, "4M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Participant })},
 	{"limits.bitrate.server", true, "800M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Server })},
+	{"limits.load.cpu", true, "80", share(func(c *Config) *int { return &c.Limits.Overload.CPU })},
 	{"federation_ca_file", true, "ca.pem", federationCA},
 	{"federation_private_networks", false, "[10.0.0.0/8]", privateNetworks},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
@@ -70,6 +71,7 @@ func defaults(c *Config) {
 	c.Keys = map[string]string{}
 	c.RemoteUsers = true
 	c.Limits.Requests = Requests{Address: 3000, User: 120, Server: 6000}
+	c.Limits.Overload = Overload{CPU: 80}
 	c.Membership = Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second}
 }
 

@@ -34,6 +34,7 @@ var statuses = map[signalling.Code]int{
 	signalling.Invalid:         http.StatusBadRequest,
 	signalling.RoomNotFound:    http.StatusNotFound,
 	signalling.Unavailable:     http.StatusServiceUnavailable,
+	signalling.Overloaded:      http.StatusServiceUnavailable,
 	signalling.Internal:        http.StatusInternalServerError,
 }
 

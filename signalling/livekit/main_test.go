@@ -30,6 +30,7 @@ type node struct {
 	*httptest.Server
 	edge  *Edge
 	rooms *sfu.Rooms
+	calls *signalling.Server
 	stop  func()
 }
 
@@ -60,7 +61,7 @@ func newNode(t testing.TB, change ...func(*nodeOptions)) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- server.Run(ctx) }()
-	n := &node{Server: httptest.NewServer(edge), edge: edge, rooms: rooms}
+	n := &node{Server: httptest.NewServer(edge), edge: edge, rooms: rooms, calls: server}
 	stopped := false
 	n.stop = func() {
 		if stopped {

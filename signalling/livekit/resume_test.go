@@ -33,6 +33,36 @@ func (f *fake) leaves() *livekit.LeaveRequest {
 	})
 }
 
+// An overloaded server turns newcomers away before the upgrade, where clients see why, and serves everybody else.
+func TestOverload(t *testing.T) {
+	modes(t, func(t *testing.T, single bool) {
+		n := newNode(t)
+		alice, bob := n.join(t, "alice", single), n.join(t, "bob", true)
+		track := alice.publish("mic", livekit.TrackType_AUDIO, livekit.TrackSource_MICROPHONE)
+		alice.send("mic", opusFrame)
+		bob.receives(track, 10)
+
+		n.calls.Overload(true)
+		newcomer := "?access_token=" + url.QueryEscape(mint(t, grant("carol")))
+		if status, body, _ := get(t, n.URL+"/rtc/validate"+newcomer, nil); status != 503 || !strings.Contains(body, "at its limit") {
+			t.Errorf("validate: %d %q", status, body)
+		}
+		_, answer, err := websocket.Dial(t.Context(), n.ws("/rtc"+newcomer), nil)
+		if err == nil || answer == nil || answer.StatusCode != 503 {
+			t.Errorf("websocket of a newcomer: %v", err)
+		}
+		alice.drop()
+		if first := alice.resume(); first.GetReconnect() == nil {
+			t.Errorf("first message after a resume is %v, want reconnect", first)
+		}
+		bob.receives(track, 20)
+		n.join(t, "bob", true) // anew, by the same identity
+
+		n.calls.Overload(false)
+		n.join(t, "carol", true)
+	})
+}
+
 // A websocket that breaks costs nothing: media goes on, nobody else hears of it, and the client takes up its session.
 func TestResume(t *testing.T) {
 	modes(t, func(t *testing.T, single bool) {

@@ -20,7 +20,8 @@ const expected = 30 * time.Second
 // Sessions are the running calls.
 type Sessions interface {
 	standing.Sessions
-	// Check fails as joining with the grant would, now: a *signalling.Error of code Unavailable where there is no place.
+	// Check fails as joining with the grant would, now: a *signalling.Error, of code Unavailable where there is no place in the room
+	// and Overloaded where there is none on the server.
 	Check(token.Grant) error
 }
 

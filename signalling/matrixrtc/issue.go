@@ -70,7 +70,9 @@ func (a *Authoriser) vacant(g token.Grant) error {
 	err := a.options.Sessions.Check(g)
 	var full *signalling.Error
 	if !errors.As(err, &full) || full.Code != signalling.Unavailable {
-		return nil // whatever else is wrong by then, joining says
+		// Whatever else is wrong by then, joining says. So it is with a server that is overloaded: clients explain a refusal
+		// by the media server as one, and take a token endpoint that answers anything but a token for misconfigured.
+		return nil
 	}
 	return &refusal{status: http.StatusForbidden, code: "M_USER_LIMIT_EXCEEDED", reason: reasonFull, text: full.Text}
 }

@@ -113,3 +113,10 @@ func TestFullCallRefusesTokens(t *testing.T) {
 	w.calls.refuse = &signalling.Error{Code: signalling.RoomNotFound, Text: "requested room does not exist"} // it is created right after
 	w.granted(t, w.do(t, "POST", "/sfu/get", sfuGetBody("T")))
 }
+
+// Clients say what is wrong when the media server refuses them, not when there is no token.
+func TestOverloadedServerIssuesTokens(t *testing.T) {
+	w := newWorld(t, nil)
+	w.calls.refuse = &signalling.Error{Code: signalling.Overloaded, Text: "the server is at its limit"}
+	w.granted(t, w.do(t, "POST", "/sfu/get", sfuGetBody("T")))
+}

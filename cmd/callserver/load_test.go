@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"callserver/internal/config"
+	"callserver/internal/telemetry"
+	"callserver/sfu"
+	"callserver/sfu/load"
+	"callserver/signalling"
+	"callserver/signalling/token"
+)
+
+// What the load is judged to be reaches the rooms, the door, the log and the metrics.
+func TestOverload(t *testing.T) {
+	var said strings.Builder
+	log := telemetry.Logger(&said, telemetry.LogOptions{})
+	rooms := sfu.New(sfu.Options{AutoCreate: true})
+	sessions := signalling.New(signalling.Options{Rooms: rooms})
+	c := &config.Config{Limits: config.Limits{Overload: config.Overload{CPU: 80}}}
+	o := newOverload(c, rooms, sessions, log)
+	now := time.Now()
+	work := func(cpu float64) {
+		said.Reset()
+		for range 20 {
+			now = now.Add(time.Second)
+			o.judge(load.Sample{CPU: cpu}, now)
+		}
+	}
+	newcomer := token.Join("room", "alice")
+
+	work(0.75)
+	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Near || !strings.Contains(said.String(), "near the limit of limits.load.cpu") {
+		t.Errorf("near the limit: %v, %+v, and said %q", err, o.stats(), &said)
+	}
+	work(0.95)
+	var refusal *signalling.Error
+	if err := sessions.Check(newcomer); !errors.As(err, &refusal) || refusal.Code != signalling.Overloaded {
+		t.Errorf("at the limit: %v", err)
+	}
+	_, _ = sessions.Join(t.Context(), newcomer, signalling.PeerOptions{})
+	if s := o.stats(); s.Level != load.Full || s.Refused != 1 || s.Ratio < 1.1 || s.CPU != 0.95 {
+		t.Errorf("at the limit: %+v", s)
+	}
+	if n := strings.Count(said.String(), "newcomers are refused, running calls go on"); n != 1 || !strings.Contains(said.String(), `limits.load.cpu=80%`) {
+		t.Errorf("said %d times that newcomers are refused: %s", n, &said)
+	}
+	work(0.1)
+	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Calm || !strings.Contains(said.String(), "well below") {
+		t.Errorf("calm again: %v, %+v, and said %q", err, o.stats(), &said)
+	}
+}
+
+// The time that the process used rises while it works.
+func TestProcessTime(t *testing.T) {
+	before := processTime()
+	for begin := time.Now(); processTime() <= before; {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("a minute of work, and still %v", before)
+		}
+	}
+}

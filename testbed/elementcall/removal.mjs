@@ -106,10 +106,12 @@ export async function expectRefused(call, stack, room, reason = /./) {
   }
 }
 
-/** Whoever may be in the call gets tokens of this callserver, which the SFU takes. */
+/** Whoever may be in the call gets tokens of this callserver, which the SFU takes, once callserver has heard that they may. */
 export async function expectAdmitted(call, stack, room) {
-  for (const { path, status, error, jwt } of await ask(call, stack, room)) {
-    assert.equal(status, 200, `${path}: ${error}`);
-    assert.equal(await good(jwt, stack), true, `${path}: the token is good`);
-  }
+  await eventually(`${call.name} is admitted`, PATIENCE_MS, async (seen) => {
+    const answers = await ask(call, stack, room);
+    seen(answers.map(({ path, status, error }) => ({ path, status, error })));
+    const taken = await Promise.all(answers.map(({ status, jwt }) => status === 200 && good(jwt, stack)));
+    return taken.every(Boolean) || undefined;
+  });
 }

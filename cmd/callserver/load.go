@@ -25,6 +25,7 @@ type overload struct {
 	governor *load.Governor
 	rooms    *sfu.Rooms
 	sessions *signalling.Server
+	packets  func() uint64 // sent since the start
 	log      *slog.Logger
 
 	mu   sync.Mutex
@@ -38,17 +39,35 @@ type loadStats struct {
 	Refused uint64 // newcomers
 }
 
-func newOverload(c *config.Config, rooms *sfu.Rooms, sessions *signalling.Server, log *slog.Logger) *overload {
-	limits := load.Limits{CPU: float64(c.Limits.Overload.CPU) / 100}
-	return &overload{limits: limits, governor: load.New(limits), rooms: rooms, sessions: sessions, log: log}
+func newOverload(c *config.Config, rooms *sfu.Rooms, sessions *signalling.Server, packets func() uint64, log *slog.Logger) *overload {
+	limits := load.Limits{CPU: float64(c.Limits.Overload.CPU) / 100, Packets: float64(c.Limits.Overload.Packets)}
+	return &overload{limits: limits, governor: load.New(limits), rooms: rooms, sessions: sessions, packets: packets, log: log}
+}
+
+// usage is what was used up to a moment.
+type usage struct {
+	at      time.Time
+	cpu     time.Duration
+	packets uint64
+}
+
+func (o *overload) usage(now time.Time) usage { return usage{now, processTime(), o.packets()} }
+
+// since is what was used since an earlier moment.
+func (u usage) since(v usage) load.Sample {
+	passed := u.at.Sub(v.at).Seconds()
+	return load.Sample{
+		CPU:     (u.cpu - v.cpu).Seconds() / passed / float64(runtime.GOMAXPROCS(0)),
+		Packets: float64(u.packets-v.packets) / passed,
+	}
 }
 
 // Run goes on until ctx ends, which is no error.
 func (o *overload) Run(ctx context.Context) error {
 	timer := time.NewTimer(loadTimer)
 	defer timer.Stop()
-	begin, cpu := time.Now(), processTime()
-	armed, late, fired := begin, time.Duration(0), 0
+	begin := o.usage(time.Now())
+	armed, late, fired := begin.at, time.Duration(0), 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,13 +77,12 @@ func (o *overload) Run(ctx context.Context) error {
 		now := time.Now()
 		late += now.Sub(armed) - loadTimer
 		fired++
-		if passed := now.Sub(begin); passed >= loadInterval {
-			used := processTime()
-			o.judge(load.Sample{
-				CPU:  (used - cpu).Seconds() / passed.Seconds() / float64(runtime.GOMAXPROCS(0)),
-				Late: late / time.Duration(fired),
-			}, now)
-			begin, cpu, late, fired = now, used, 0, 0
+		if now.Sub(begin.at) >= loadInterval {
+			used := o.usage(now)
+			sample := used.since(begin)
+			sample.Late = late / time.Duration(fired)
+			o.judge(sample, now)
+			begin, late, fired = used, 0, 0
 		}
 		armed = now
 		timer.Reset(loadTimer)
@@ -89,18 +107,22 @@ func (o *overload) judge(s load.Sample, now time.Time) {
 
 // tell says what changed, and by which setting.
 func (o *overload) tell(s load.Sample, v load.Verdict, before load.Level) {
-	log := o.log.With("cpu", percent(s.CPU), "limits.load.cpu", percent(o.limits.CPU), "by", v.Worst.String(), "sent", fmt.Sprintf("%.1fM", float64(s.Sent)/1e6))
+	setting, is, limit := "limits.load.cpu", percent(s.CPU), percent(o.limits.CPU)
+	if v.Worst == load.Packets {
+		setting, is, limit = "limits.load.packets", fmt.Sprintf("%.0f/s", s.Packets), fmt.Sprintf("%.0f/s", o.limits.Packets)
+	}
+	log := o.log.With("setting", setting, "limit", limit, "is", is, "late", s.Late.Round(time.Millisecond), "by", v.Worst.String())
 	switch {
 	case v.Level == load.Calm:
 		log.Info("the load is well below the limit again")
 	case v.Level < before:
 		log.Info("the load falls: newcomers are admitted again", "withheld", v.Budget > 0)
 	case v.Level == load.Near:
-		log.Warn("near the limit of limits.load.cpu: beyond it upper video layers are withheld, then newcomers refused - raise it or give this server more processor")
+		log.Warn("near the limit of limits.load: beyond it upper video layers are withheld, then newcomers refused - raise the setting or give this server more processor")
 	case v.Level == load.Shedding:
-		log.Warn("at the limit of limits.load.cpu: upper video layers are withheld")
+		log.Warn("at the limit of limits.load: upper video layers are withheld")
 	case v.Level == load.Full:
-		log.Warn("at the limit of limits.load.cpu: newcomers are refused, running calls go on - raise it, give this server more processor, or add another server")
+		log.Warn("at the limit of limits.load: newcomers are refused, running calls go on - raise the setting, give this server more processor, or add another server")
 	}
 }
 

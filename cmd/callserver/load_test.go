@@ -21,7 +21,7 @@ func TestOverload(t *testing.T) {
 	rooms := sfu.New(sfu.Options{AutoCreate: true})
 	sessions := signalling.New(signalling.Options{Rooms: rooms})
 	c := &config.Config{Limits: config.Limits{Overload: config.Overload{CPU: 80}}}
-	o := newOverload(c, rooms, sessions, log)
+	o := newOverload(c, rooms, sessions, func() uint64 { return 0 }, log)
 	now := time.Now()
 	work := func(cpu float64) {
 		said.Reset()
@@ -33,7 +33,7 @@ func TestOverload(t *testing.T) {
 	newcomer := token.Join("room", "alice")
 
 	work(0.75)
-	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Near || !strings.Contains(said.String(), "near the limit of limits.load.cpu") {
+	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Near || !strings.Contains(said.String(), "setting=limits.load.cpu") {
 		t.Errorf("near the limit: %v, %+v, and said %q", err, o.stats(), &said)
 	}
 	work(0.95)
@@ -45,12 +45,32 @@ func TestOverload(t *testing.T) {
 	if s := o.stats(); s.Level != load.Full || s.Refused != 1 || s.Ratio < 1.1 || s.CPU != 0.95 {
 		t.Errorf("at the limit: %+v", s)
 	}
-	if n := strings.Count(said.String(), "newcomers are refused, running calls go on"); n != 1 || !strings.Contains(said.String(), `limits.load.cpu=80%`) {
+	if n := strings.Count(said.String(), "newcomers are refused, running calls go on"); n != 1 || !strings.Contains(said.String(), `setting=limits.load.cpu limit=80% is=95%`) {
 		t.Errorf("said %d times that newcomers are refused: %s", n, &said)
 	}
 	work(0.1)
 	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Calm || !strings.Contains(said.String(), "well below") {
 		t.Errorf("calm again: %v, %+v, and said %q", err, o.stats(), &said)
+	}
+}
+
+// Packets are counted, and their setting is named.
+func TestOverloadByPackets(t *testing.T) {
+	var said strings.Builder
+	rooms, sent := sfu.New(sfu.Options{}), uint64(100)
+	c := &config.Config{Limits: config.Limits{Overload: config.Overload{Packets: 1_000}}}
+	o := newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), func() uint64 { return sent }, telemetry.Logger(&said, telemetry.LogOptions{}))
+	now := time.Now()
+	for range 10 {
+		before := o.usage(now)
+		now, sent = now.Add(2*time.Second), sent+2_200
+		o.judge(o.usage(now).since(before), now)
+	}
+	if s := o.stats(); s.Level != load.Full || s.Packets < 1_099 || s.Packets > 1_101 {
+		t.Errorf("1,100 packets a second of 1,000: %+v", s)
+	}
+	if !strings.Contains(said.String(), "setting=limits.load.packets limit=1000/s is=1100/s") {
+		t.Errorf("said %q", &said)
 	}
 }
 

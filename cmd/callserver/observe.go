@@ -81,6 +81,22 @@ func (s *server) observe() {
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupsSpared }),
 	)
 	telemetry.Poll(t, func() map[string]uint64 { return s.authoriser.Stats().Refusals }, refusals()...)
+	s.observeData()
+	telemetry.Poll(t, s.homeserverStats,
+		counter("homeserver_requests_total", "Requests sent to homeservers.", func(v homeserver.Stats) uint64 { return v.Requests }),
+		counter("homeserver_failures_total", "Requests that homeservers did not answer, or with 5xx or 429.", func(v homeserver.Stats) uint64 { return v.Failures }),
+		counter("homeserver_spared_total", "Requests not sent to a homeserver that had not answered just before.", func(v homeserver.Stats) uint64 { return v.Spared }),
+		counter("homeserver_transactions_total", "Transactions pushed by homeservers.", func(v homeserver.Stats) uint64 { return v.Transactions }),
+		counter("homeserver_replayed_total", "Transactions seen before.", func(v homeserver.Stats) uint64 { return v.Replayed }),
+		counter("homeserver_events_total", "Events pushed by homeservers.", func(v homeserver.Stats) uint64 { return v.Events }),
+		counter("homeserver_bad_events_total", "Events that could not be read.", func(v homeserver.Stats) uint64 { return v.BadEvents }),
+		counter("homeserver_dropped_total", "Events that a part of this server had no room for.", func(v homeserver.Stats) uint64 { return v.Dropped }),
+	)
+}
+
+// observeData adds the snapshots of what survives a restart.
+func (s *server) observeData() {
+	t := s.telemetry
 	if s.roster != nil {
 		telemetry.Poll(t, s.roster.Stats,
 			counter("memberships_cleared_total", "Memberships cleared because their participant was gone.", func(v roster.Stats) uint64 { return v.Cleared }),
@@ -106,16 +122,6 @@ func (s *server) observe() {
 			counter("leaves_store_failures_total", "Changes of delayed leaves that could not be written to the data file.", func(v leave.Stats) uint64 { return v.StoreFailures }),
 		)
 	}
-	telemetry.Poll(t, s.homeserverStats,
-		counter("homeserver_requests_total", "Requests sent to homeservers.", func(v homeserver.Stats) uint64 { return v.Requests }),
-		counter("homeserver_failures_total", "Requests that homeservers did not answer, or with 5xx or 429.", func(v homeserver.Stats) uint64 { return v.Failures }),
-		counter("homeserver_spared_total", "Requests not sent to a homeserver that had not answered just before.", func(v homeserver.Stats) uint64 { return v.Spared }),
-		counter("homeserver_transactions_total", "Transactions pushed by homeservers.", func(v homeserver.Stats) uint64 { return v.Transactions }),
-		counter("homeserver_replayed_total", "Transactions seen before.", func(v homeserver.Stats) uint64 { return v.Replayed }),
-		counter("homeserver_events_total", "Events pushed by homeservers.", func(v homeserver.Stats) uint64 { return v.Events }),
-		counter("homeserver_bad_events_total", "Events that could not be read.", func(v homeserver.Stats) uint64 { return v.BadEvents }),
-		counter("homeserver_dropped_total", "Events that a part of this server had no room for.", func(v homeserver.Stats) uint64 { return v.Dropped }),
-	)
 }
 
 func (s *server) observeLoad() {
@@ -124,6 +130,7 @@ func (s *server) observeLoad() {
 		gauge("load_level", "What is done about the load: 0 nothing, 1 it is near the limit, 2 upper video layers are withheld, 3 newcomers are refused.", func(v loadStats) int { return int(v.Level) }),
 		ratio("load_cpu_ratio", "Processor time of this process, as a share of the cores that it may use.", func(v loadStats) float64 { return v.CPU }),
 		ratio("load_lateness_seconds", "By how much timers run late, on average of the last second.", func(v loadStats) float64 { return v.Late.Seconds() }),
+		gauge("load_packets", "Packets sent to clients, a second.", func(v loadStats) int { return int(v.Packets) }),
 		gauge("media_sent_bits", "Media sent to all participants, in bits a second.", func(v loadStats) int { return int(v.Sent) }),
 		gauge("media_wanted_bits", "What would be sent if the load withheld nothing, in bits a second.", func(v loadStats) int { return int(v.Wanted) }),
 		counter("load_refused_total", "Newcomers refused because of the load.", func(v loadStats) uint64 { return v.Refused }),

@@ -97,7 +97,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, Watcher: s.watchers(),
 		UserRooms: c.Limits.UserRooms,
 	})
-	s.overload = newOverload(c, s.rooms, s.sessions, log)
+	s.overload = newOverload(c, s.rooms, s.sessions, func() uint64 { return s.engine.Stats().Egress.Packets }, log)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	s.directory = directory(c)
 	signing, err := signingKeys(c)

@@ -105,7 +105,8 @@ type Limits struct {
 
 // Overload says from where on load is shed.
 type Overload struct {
-	CPU int // percent of the cores that the process may use
+	CPU     int // percent of the cores that the process may use
+	Packets int // sent to clients, a second
 }
 
 // Requests bound the token requests of Matrix clients, a minute each.

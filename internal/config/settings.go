@@ -55,6 +55,7 @@ var settings = []setting{
 	{"limits.bitrate.participant", true, "4M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Participant })},
 	{"limits.bitrate.server", true, "800M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Server })},
 	{"limits.load.cpu", true, "80", share(func(c *Config) *int { return &c.Limits.Overload.CPU })},
+	{"limits.load.packets", true, "200000", count(func(c *Config) *int { return &c.Limits.Overload.Packets })},
 	{"federation_ca_file", true, "ca.pem", federationCA},
 	{"federation_private_networks", false, "[10.0.0.0/8]", privateNetworks},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},

@@ -29,6 +29,13 @@ type LaneStats struct {
 	Delivered uint64 `json:"delivered"` // taken out by Pop
 	Lost      uint64 `json:"lost"`      // by chance or because the link is cut
 	Overflown uint64 `json:"overflown"` // dropped because the queue was full
+	Bytes     uint64 `json:"bytes"`     // of the packets delivered
+}
+
+// Peaks are the worst that happened in one direction since Lane.Peaks was asked last.
+type Peaks struct {
+	Queue time.Duration // a packet waited for the wire and took on it, delay and jitter apart
+	Late  time.Duration // a packet was taken out after its time: the link itself did not keep up, and what was measured over it is doubtful
 }
 
 // Lane is one direction of a link: packets pushed at one end come out at the other when their time has come. It has no clock: callers
@@ -42,6 +49,7 @@ type Lane struct {
 	lastDue    time.Time   // of the packet accepted last, to keep the order
 	order      uint64
 	stats      LaneStats
+	peaks      Peaks
 }
 
 // NewLane returns a lane whose chance follows from seed alone: the same packets at the same times meet the same fate.
@@ -54,6 +62,13 @@ func (l *Lane) Set(c Conditions) { l.conditions = c }
 
 // Stats returns the counters.
 func (l *Lane) Stats() LaneStats { return l.stats }
+
+// Peaks returns the peaks since the last call, and begins anew.
+func (l *Lane) Peaks() Peaks {
+	p := l.peaks
+	l.peaks = Peaks{}
+	return p
+}
 
 // Push hands over an IP packet, which the lane then owns, and reports whether the lane carries it.
 func (l *Lane) Push(packet []byte, now time.Time) bool {
@@ -68,6 +83,7 @@ func (l *Lane) Push(packet []byte, now time.Time) bool {
 		l.stats.Overflown++
 		return false
 	}
+	l.peaks.Queue = max(l.peaks.Queue, departure.Sub(now))
 	due := departure.Add(c.Delay)
 	if c.Jitter > 0 {
 		due = due.Add(time.Duration(l.random.Int64N(int64(c.Jitter) + 1)))
@@ -112,8 +128,11 @@ func (l *Lane) Pop(now time.Time) []byte {
 	if len(l.flying) == 0 || l.flying[0].due.After(now) {
 		return nil
 	}
+	f := heap.Pop(&l.flying).(flyer)
 	l.stats.Delivered++
-	return heap.Pop(&l.flying).(flyer).packet
+	l.stats.Bytes += uint64(len(f.packet))
+	l.peaks.Late = max(l.peaks.Late, now.Sub(f.due))
+	return f.packet
 }
 
 // Next returns when the next packet is due; false when none is on its way.

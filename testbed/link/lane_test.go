@@ -88,6 +88,26 @@ func TestLaneQueueEmptiesWithTime(t *testing.T) {
 	}
 }
 
+// What a queue cost and how late the carrier was is told once, then anew.
+func TestLanePeaks(t *testing.T) {
+	const ms = time.Millisecond
+	l := NewLane(1)
+	l.Set(Conditions{Rate: 80_000, Delay: 50 * ms})
+	l.Push(udp(100, 0), start)
+	l.Push(udp(100, 1), start)
+	l.Pop(start.Add(63 * ms))
+	if got, want := l.Peaks(), (Peaks{Queue: 20 * ms, Late: 3 * ms}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	l.Pop(start.Add(71 * ms))
+	if got, want := l.Peaks(), (Peaks{Late: ms}); got != want {
+		t.Errorf("the second time: got %+v, want %+v", got, want)
+	}
+	if s := l.Stats(); s.Bytes != 200 {
+		t.Errorf("%d bytes delivered, want 200", s.Bytes)
+	}
+}
+
 // A change concerns only what comes after it.
 func TestLaneChange(t *testing.T) {
 	l := NewLane(1)

@@ -66,6 +66,11 @@ func (l *Link) Stats() Stats {
 	return Stats{Up: l.up.stats(), Down: l.down.stats()}
 }
 
+// Peaks returns the peaks of both directions since the last call. Safe for concurrent use, but every call begins anew for all.
+func (l *Link) Peaks() (up, down Peaks) {
+	return l.up.peaks(), l.down.peaks()
+}
+
 // Run carries packets until ctx ends (then it returns nil) or a device fails.
 func (l *Link) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -138,6 +143,12 @@ func (w *way) stats() LaneStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.lane.Stats()
+}
+
+func (w *way) peaks() Peaks {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lane.Peaks()
 }
 
 // readLoop pushes what a device receives into the lane.

@@ -58,8 +58,19 @@ func between(ctx context.Context, o options, script link.Script) (int, error) {
 	return result.status, errors.Join(result.err, linkErr)
 }
 
-// prepare starts what else was asked for: the control socket and the command on the server's side.
+// prepare starts what else was asked for: the trace, the control socket and the command on the server's side.
 func prepare(ctx context.Context, o options, l *link.Link, parts *sync.WaitGroup) error {
+	if o.trace != "" {
+		file, err := os.Create(o.trace)
+		if err != nil {
+			return err
+		}
+		parts.Go(func() {
+			if err := errors.Join(l.Trace(ctx, file), file.Close()); err != nil {
+				fmt.Fprintln(os.Stderr, "link:", err)
+			}
+		})
+	}
 	if o.control != "" {
 		listener, err := net.Listen("unix", o.control)
 		if err != nil {

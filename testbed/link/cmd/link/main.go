@@ -4,7 +4,7 @@
 // leads to another TUN device on the server's side. What happens to packets between them is a script's (testbed/link.ParseScript),
 // played from the start, or sent later to a Unix socket.
 //
-//	link [--here] [--script FILE] [--control SOCKET] [--near COMMAND] [--] COMMAND [ARGUMENT...]
+//	link [--here] [--script FILE] [--control SOCKET] [--trace FILE] [--near COMMAND] [--] COMMAND [ARGUMENT...]
 //
 // The server's side has 10.77.0.1 and is a new namespace too, so that the machine's own network is never touched; --here makes it the
 // one that link was started in, for callers that are in one of their own. The client's side has 10.77.0.2. --near is a shell command to
@@ -36,9 +36,9 @@ const (
 )
 
 type options struct {
-	here                  bool
-	script, control, near string
-	command               []string
+	here                         bool
+	script, control, trace, near string
+	command                      []string
 }
 
 func main() {
@@ -46,6 +46,7 @@ func main() {
 	flag.BoolVar(&o.here, "here", false, "the server's side is this network namespace, not a new one")
 	flag.StringVar(&o.script, "script", "", "`file` with the script to play from the start")
 	flag.StringVar(&o.control, "control", "", "Unix `socket` that takes scripts to play at once and answers with counters")
+	flag.StringVar(&o.trace, "trace", "", "`file` that gets a line of counters, queues and lateness every tenth of a second")
 	flag.StringVar(&o.near, "near", "", "shell `command` to run on the server's side meanwhile")
 	flag.Parse()
 	o.command = flag.Args()

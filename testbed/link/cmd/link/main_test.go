@@ -147,7 +147,8 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	control := filepath.Join(directory, "control")
-	c := linkCommand(t, "--script", script, "--control", control, "--near", role+"=echo "+os.Args[0], "--", "env", role+"=ask", os.Args[0])
+	trace := filepath.Join(directory, "trace")
+	c := linkCommand(t, "--script", script, "--control", control, "--trace", trace, "--near", role+"=echo "+os.Args[0], "--", "env", role+"=ask", os.Args[0])
 	c.Env = append(c.Env, "LINK_TEST_CONTROL="+control)
 	output, err := c.CombinedOutput()
 	want := `round trip at least 40 ms: true
@@ -158,6 +159,9 @@ arrived: true counters: false
 `
 	if err != nil || string(output) != want {
 		t.Errorf("error %v, output:\n%s\nwant:\n%s", err, output, want)
+	}
+	if lines, err := os.ReadFile(trace); err != nil || !strings.Contains(string(lines), `"queue_ms":`) {
+		t.Errorf("trace: %v, %q", err, lines)
 	}
 	status := linkCommand(t, "sh", "-c", "exit 7")
 	if err := status.Run(); status.ProcessState.ExitCode() != 7 {

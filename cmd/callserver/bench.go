@@ -20,6 +20,7 @@ type benchCmd struct {
 	Subscribers int           `short:"s" default:"0" help:"Participants of each room who only receive."`
 	Audio       bool          `default:"true" negatable:"" help:"Publish audio."`
 	Video       bool          `default:"true" negatable:"" help:"Publish video, three layers of it."`
+	Room        string        `placeholder:"NAME" help:"Rooms are called NAME-0, NAME-1 and so on; without it no two runs meet."`
 	JoinRate    float64       `default:"20" help:"Participants that join each second."`
 	Duration    time.Duration `short:"d" default:"10s" help:"How long to measure."`
 	Warmup      time.Duration `default:"2s" help:"How long to wait before, once everybody has joined."`
@@ -41,8 +42,9 @@ func (b benchCmd) Run(cmd *command) error {
 	if b.Quiet {
 		o.Progress = nil
 	}
-	// Room names of their own, so that two runs do not meet.
-	o.Load.Prefix = fmt.Sprintf("bench-%d-%d", os.Getpid(), time.Now().UnixMilli())
+	if o.Load.Prefix = b.Room; o.Load.Prefix == "" {
+		o.Load.Prefix = fmt.Sprintf("bench-%d-%d", os.Getpid(), time.Now().UnixMilli())
+	}
 	report, err := bench.Run(cmd.ctx, o)
 	if err != nil {
 		return err

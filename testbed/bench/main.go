@@ -58,6 +58,7 @@ func run(ctx context.Context) error {
 		cache  = flag.String("cache", ".cache/bench", "where binaries are kept")
 		extra  = flag.String("args", "", "more arguments of callserver bench, which win over those of the case")
 		only   = flag.String("only", "", "callserver or livekit: the other is left out")
+		build  = flag.Bool("reference", false, "only build livekit-server, and print where it is")
 	)
 	flag.Parse()
 	load, ok := cases[*name]
@@ -69,6 +70,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if *build {
+		path, err := reference(ctx, dir)
+		if err == nil {
+			fmt.Println(path)
+		}
 		return err
 	}
 	ours := filepath.Join(dir, "callserver")

@@ -61,7 +61,7 @@ func (s *Section) audioCodecs(w Want, allowRED bool) []Codec {
 			fmtp += ";stereo=1;maxaveragebitrate=510000"
 		}
 	}
-	out := []Codec{{Format: c.Format, Payload: c.Payload, FMTP: fmtp, Feedback: common(AudioFeedback, c.Feedback)}}
+	out := []Codec{{Format: c.Format, Payload: c.Payload, FMTP: fmtp, Feedback: c.feedback()}}
 	if red := s.Codec("audio/red"); red != nil && allowRED && !w.DisableRED && !w.Encrypted {
 		out = append([]Codec{{Format: red.Format, Payload: red.Payload, FMTP: red.FMTP}}, out...)
 	}
@@ -145,10 +145,6 @@ func (s *Section) Send(mime string, stereo bool, send *Sending) *Plan {
 
 // sent is the codec as we answer it for what we send.
 func (c *Codec) sent(stereo bool) Codec {
-	feedback := AudioFeedback
-	if c.Format.Video() {
-		feedback = VideoFeedback
-	}
 	fmtp := c.FMTP
 	if c.Format.Mime == "audio/opus" {
 		fmtp = c.Format.FMTP
@@ -156,5 +152,18 @@ func (c *Codec) sent(stereo bool) Codec {
 			fmtp += ";sprop-stereo=1"
 		}
 	}
-	return Codec{c.Format, c.Payload, c.RTX, fmtp, common(feedback, c.Feedback)}
+	return Codec{c.Format, c.Payload, c.RTX, fmtp, c.feedback()}
+}
+
+// feedback is what we answer: what the client offered and we understand. Opus may be asked for again even if that was not offered:
+// Chromium never does, but it obeys an answer that says so, and without it every packet lost is sound lost. livekit-server answers so
+// too; clients that do not know it ignore it.
+func (c *Codec) feedback() []string {
+	switch {
+	case c.Format.Video():
+		return common(VideoFeedback, c.Feedback)
+	case c.Format.Mime == "audio/opus":
+		return AudioFeedback
+	}
+	return common(AudioFeedback, c.Feedback)
 }

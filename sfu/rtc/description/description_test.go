@@ -127,6 +127,12 @@ func TestChoiceOfCodec(t *testing.T) {
 		if len(p.Codecs) != c.n || last.FMTP != c.fmtp || last.Payload != 111 {
 			t.Errorf("%s: got %+v", c.name, p.Codecs)
 		}
+		if d := cmp.Diff([]string{"nack"}, last.Feedback); d != "" {
+			t.Errorf("%s: lost audio is not asked for: %s", c.name, d)
+		}
+	}
+	if d := cmp.Diff([]string{"nack"}, audio.Send("audio/opus", false, &Sending{}).Codecs[0].Feedback); d != "" {
+		t.Errorf("lost audio can not be asked of us: %s", d)
 	}
 }
 

@@ -12,13 +12,16 @@ reach) for i in 1 2 3; do node testbed/reach/run.mjs; done ;;
 homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
 ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of the two
 outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;
+networks) # SCENARIO=NAME for one (node testbed/networks/main.mjs --list), SERVER=callserver|livekit for one of both
+	node testbed/networks/main.mjs ${SCENARIO:+--scenario "$SCENARIO"} --server "${SERVER:-both}"
+	;;
 demo) for server in dendrite synapse; do HOMESERVER=$server CHECK=1 node testbed/demo/main.mjs; done ;;
 federation)
 	LONG=1 node --test-reporter=spec testbed/elementcall/exits.mjs
 	node --test-reporter=spec testbed/federation/test.mjs dendrite+dendrite synapse+dendrite dendrite+synapse synapse+synapse
 	;;
 *)
-	echo "make long PART=race|fuzz|clients|reach|homeservers|demo|federation|ghosts|outage" >&2
+	echo "make long PART=race|fuzz|clients|reach|homeservers|demo|federation|ghosts|outage|networks" >&2
 	exit 2
 	;;
 esac

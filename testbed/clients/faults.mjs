@@ -41,18 +41,21 @@ export async function startProxy(port) {
   };
 }
 
-// launchBehindLink starts a Chromium whose only network is a link to this namespace. play runs a script of testbed/link on it.
+// launchBehindLink starts a Chromium whose only network is a link to this namespace. play runs a script of testbed/link on it; trace is
+// the file in which the link notes what it does.
 export async function launchBehindLink(world, stage, pagesUrl) {
   if (!world.ownAddress) throw new Skip('needs root, for network namespaces and TUN devices');
   const binary = await world.build('link', './testbed/link/cmd/link');
   const socket = join(world.directory, `${stage.name.replaceAll(' ', '-')}.socket`);
+  const trace = join(world.directory, `${stage.name.replaceAll(' ', '-')}.trace`);
   const wrapper = join(world.directory, `${stage.name.replaceAll(' ', '-')}.sh`);
-  writeFileSync(wrapper, `#!/bin/sh\nexec "${binary}" --here --control "${socket}" -- "${chromiumPath}" "$@"\n`);
+  writeFileSync(wrapper, `#!/bin/sh\nexec "${binary}" --here --control "${socket}" --trace "${trace}" -- "${chromiumPath}" "$@"\n`);
   chmodSync(wrapper, 0o755);
   const browser = await launchChromium({ executable: wrapper, secureOrigins: [new URL(pagesUrl).origin] });
   stage.after(() => browser.close());
   return {
     browser,
+    trace,
     async play(...steps) {
       const connection = connect(socket);
       connection.end(JSON.stringify({ seed: 1, steps }));

@@ -20,6 +20,34 @@ export function paint({ color, width, height, fps }) {
   return { track, stop: () => { clearInterval(timer); track.stop(); } };
 }
 
+// shoot returns a camera of the same colour whose picture is restless grain, so that the encoder needs its whole bit rate as with a real
+// one. The frames are made beforehand: what the machine has goes to the call.
+export function shoot({ color: [r, g, b], width, height, fps }) {
+  const size = width * height;
+  const clamp = (value) => Math.max(16, Math.min(235, Math.round(value)));
+  const luma = 0.26 * r + 0.5 * g + 0.1 * b + 16;
+  const grain = Uint8Array.from({ length: size }, (_, i) => clamp(luma + (Math.floor(i / 4) % (width / 4) < width / 8 ? 60 : 20) * (Math.random() - 0.5)));
+  const frames = Array.from({ length: 16 }, (_, n) => {
+    const frame = new Uint8Array((size * 3) / 2);
+    const shift = n * (2 * width + 6) + Math.floor(Math.random() * 4) * width;
+    frame.set(grain.subarray(shift), 0);
+    frame.set(grain.subarray(0, shift), size - shift);
+    frame.fill(clamp(-0.15 * r - 0.29 * g + 0.44 * b + 128), size, size + size / 4);
+    frame.fill(clamp(0.44 * r - 0.37 * g - 0.07 * b + 128), size + size / 4);
+    return frame;
+  });
+  const track = new MediaStreamTrackGenerator({ kind: 'video' });
+  const writer = track.writable.getWriter();
+  let count = 0;
+  const timer = setInterval(() => {
+    const timestamp = performance.now() * 1000;
+    writer.write(new VideoFrame(frames[count % frames.length], { format: 'I420', codedWidth: width, codedHeight: height, timestamp })).catch(() => clearInterval(timer));
+    count += 1;
+  }, 1000 / fps);
+  track.contentHint = 'motion';
+  return { track, stop: () => { clearInterval(timer); track.stop(); } };
+}
+
 // Synthesiser sounds one tone per microphone and listens to what arrives.
 export class Synthesiser {
   #context = new AudioContext({ sampleRate: 48000 });

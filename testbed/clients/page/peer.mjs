@@ -1,6 +1,7 @@
 // A participant of a test: livekit-client as an application uses it, driven from outside through window.peer.
 import * as lk from '/livekit-client/livekit-client.esm.mjs';
-import { inbound, look, outbound, paint, Synthesiser } from '/media.mjs';
+import { shoot, inbound, look, outbound, paint, Synthesiser } from '/media.mjs';
+import { Recorder } from '/recorder.mjs';
 
 // Keys gives every participant a key of its own, as Element Call does.
 class Keys extends lk.BaseKeyProvider {
@@ -23,6 +24,7 @@ let elements = new Map(); // track sid -> <video> or <audio>
 let listeners = new Map(); // track sid -> frequency meter
 let events = [];
 let rpcs = [];
+let recorder;
 const main = document.querySelector('main');
 
 function log(type, detail = {}) {
@@ -112,9 +114,9 @@ async function speak({ frequency } = {}) {
 }
 
 // film publishes a painted camera (or screen), or the fake device where no colour is given.
-async function film({ color, width = 320, height = 180, fps = 15, source = 'camera', ...options }) {
+async function film({ color, width = 320, height = 180, fps = 15, source = 'camera', detail = false, ...options }) {
   if (!color) return void await room.localParticipant.setCameraEnabled(true, { resolution: { width, height, frameRate: fps } }, options);
-  sources[source] = paint({ color, width, height, fps });
+  sources[source] = (detail ? shoot : paint)({ color, width, height, fps });
   await room.localParticipant.publishTrack(sources[source].track, {
     source, simulcast: false, videoEncoding: { maxBitrate: 400_000, maxFramerate: fps }, ...options,
   });
@@ -169,7 +171,15 @@ async function transport() {
   return null;
 }
 
+// record notes every interval what the connection received and sent, until recorded asks for it.
+function record(milliseconds) {
+  recorder?.stop();
+  recorder = new Recorder(room.engine.pcManager.publisher, milliseconds);
+}
+
 window.peer = {
+  record, recorded: () => recorder.take(),
+  received: (identity, source) => remote(identity, source).track.mediaStreamTrack.id, // as getStats calls it
   join, speak, film, snapshot, transport,
   leave: async () => { await room.disconnect(); },
   events: (type) => (type ? events.filter((e) => e.type === type) : events),

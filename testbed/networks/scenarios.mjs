@@ -1,0 +1,70 @@
+// The scenarios: what the link does to one person's packets, and what the call must still be like.
+
+// Every link has this delay (ms) each way, and where it has a rate a queue of so many packets: an ordinary line at home.
+const delay = 20;
+const queue = 50;
+
+// The camera: layers of 180, 360 and 540 lines with 160, 450 and 900 kbit/s.
+export const camera = { width: 960, height: 540, fps: 15, simulcast: true, detail: true, videoEncoding: { maxBitrate: 900_000, maxFramerate: 15 } };
+export const full = camera.height;
+const lowest = 180;
+
+// one is a step of a link's script: conditions for one direction, the plain line for the other.
+const one = (direction, conditions, at = 0) => [
+  { at_s: at, direction: 'both', delay_ms: delay }, { at_s: at, direction, delay_ms: delay, ...conditions },
+];
+
+export const plain = one('up', {});
+
+// Figures as the tables name them.
+export const names = {
+  concealed: 'audio concealed %', gap: 'longest gap ms', frozen: 'video frozen %', still: 'longest still ms', fps: 'frames/s', lines: 'mean lines',
+  kbps: 'video kbit/s', queue: 'queue p95 ms', worstQueue: 'queue max ms', roundTrip: 'round trip ms', buffer: 'audio buffer ms',
+  down: 'lower layer after ms', up: 'full quality after ms', loss: 'others: loss %', latency: 'others: p99 ms', latencyBefore: 'before', top: 'others: top layer %',
+};
+
+const sound = { concealed: { below: 3 }, gap: { below: 200 } };
+const picture = { frozen: { below: 2 } };
+
+const loss = (percent, bars) => ({
+  name: `loss-${percent}`, about: `${percent} % of all packets lost`, kind: 'steady', seconds: 60, bars, steps: (direction) => one(direction, { loss: percent / 100 }),
+});
+
+const steps = { phase: 20, high: 2000, low: 300 };
+
+// kind says how a scenario is run (call.mjs); bars are for the person whose network it is, in a call of two.
+export const scenarios = [
+  loss(1, { ...sound, ...picture }),
+  loss(5, { ...sound, ...picture }),
+  loss(10, sound),
+  loss(20, {}),
+  {
+    name: 'jitter', about: 'up to 30 ms more delay for each packet, out of order too', kind: 'steady', seconds: 60, bars: { ...sound, ...picture },
+    steps: (direction) => one(direction, { jitter_ms: 30, reorder: true }),
+  },
+  {
+    name: 'rtt', about: '200 ms round trip', kind: 'steady', seconds: 60, bars: { ...sound, ...picture },
+    steps: () => [{ delay_ms: 100 }],
+  },
+  {
+    name: 'steps', about: '2 Mbit/s, then 300 kbit/s, then 2 Mbit/s', kind: 'steps', seconds: 2 * steps.phase, phase: steps.phase, lines: lowest,
+    bars: { down: { below: 2000 }, queue: { below: 200 }, up: { below: 10_000 } },
+    before: (direction) => one(direction, { rate_kbps: steps.high, queue }),
+    steps: (direction) => [...one(direction, { rate_kbps: steps.low, queue }), ...one(direction, { rate_kbps: steps.high, queue }, steps.phase)],
+  },
+  {
+    name: 'crowd', about: 'one bad receiver (20 % loss, 300 kbit/s) among ten good ones', kind: 'crowd', directions: ['down'], seconds: 15,
+    bars: { ...sound, ...picture, loss: { below: 0.1 }, top: { above: 99.9 } },
+    steps: (direction) => one(direction, { rate_kbps: steps.low, queue, loss: 0.2 }),
+  },
+];
+
+// The short form: what holds on a machine that is busy with other things, with bars that a fault would still miss by far.
+export const short = [
+  { ...loss(5, { concealed: { below: 5 }, gap: { below: 400 }, frozen: { below: 10 } }), directions: ['down'], seconds: 12 },
+];
+
+// missed returns the figures that are not within their bars.
+export const missed = (bars, figures) => Object.entries(bars)
+  .filter(([name, { below, above }]) => !(below === undefined || figures[name] < below) || !(above === undefined || figures[name] > above))
+  .map(([name]) => name);

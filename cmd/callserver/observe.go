@@ -15,12 +15,7 @@ import (
 // observe gives telemetry the snapshots of every part.
 func (s *server) observe() {
 	t := s.telemetry
-	telemetry.Poll(t, s.public.Stats,
-		counter("http_requests_total", "HTTP requests handed to a handler.", func(v edge.Stats) uint64 { return v.Requests }),
-		counter("http_refused_total", "HTTP requests refused because the development key is in use.", func(v edge.Stats) uint64 { return v.Refused }),
-		counter("http_closed_total", "Connections closed before it was clear what they speak: no TLS, no proxy header, or nothing said.", func(v edge.Stats) uint64 { return v.Closed }),
-		counter("http_panics_total", "HTTP handlers that panicked.", func(v edge.Stats) uint64 { return v.Panics }),
-	)
+	observeHTTP(t, s.public)
 	telemetry.Poll(t, s.rooms.Stats,
 		gauge("rooms", "Open rooms.", func(v sfu.Stats) int { return v.Rooms }),
 		gauge("participants", "Participants in all rooms.", func(v sfu.Stats) int { return v.Participants }),
@@ -134,6 +129,15 @@ func (s *server) observeLoad() {
 		gauge("media_sent_bits", "Media sent to all participants, in bits a second.", func(v loadStats) int { return int(v.Sent) }),
 		gauge("media_wanted_bits", "What would be sent if the load withheld nothing, in bits a second.", func(v loadStats) int { return int(v.Wanted) }),
 		counter("load_refused_total", "Newcomers refused because of the load.", func(v loadStats) uint64 { return v.Refused }),
+	)
+}
+
+func observeHTTP(t *telemetry.Telemetry, l *edge.Listener) {
+	telemetry.Poll(t, l.Stats,
+		counter("http_requests_total", "HTTP requests handed to a handler.", func(v edge.Stats) uint64 { return v.Requests }),
+		counter("http_refused_total", "HTTP requests refused because the development key is in use.", func(v edge.Stats) uint64 { return v.Refused }),
+		counter("http_closed_total", "Connections closed before it was clear what they speak: no TLS, no proxy header, or nothing said.", func(v edge.Stats) uint64 { return v.Closed }),
+		counter("http_panics_total", "HTTP handlers that panicked.", func(v edge.Stats) uint64 { return v.Panics }),
 	)
 }
 

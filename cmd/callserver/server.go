@@ -17,6 +17,7 @@ import (
 	"callserver/internal/telemetry"
 	"callserver/sfu"
 	"callserver/sfu/rtc"
+	"callserver/sfu/rtc/port"
 	"callserver/signalling"
 	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
@@ -64,16 +65,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 			_ = s.close(context.Background()) // the first error says more
 		}
 	}()
-	if s.engine, err = rtc.New(rtc.Options{
-		UDPPort:   c.Media.UDPPort,
-		TCPPort:   c.Media.TCPPort,
-		Advertise: c.Media.Advertise,
-		Loopback:  c.Development(),
-
-		VideoBitrate: c.Limits.Bitrate.Participant,
-
-		Logger: log,
-	}); err != nil {
+	if s.engine, err = rtc.New(engineOptions(c, log)); err != nil {
 		return nil, err
 	}
 	if s.matrix, err = connections(c, log); err != nil {
@@ -126,6 +118,18 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	return s, nil
 }
 
+func engineOptions(c *config.Config, log *slog.Logger) rtc.Options {
+	o := rtc.Options{
+		UDPPort: c.Media.UDPPort, TCPPort: c.Media.TCPPort,
+		STUN: c.Media.STUN, Interfaces: port.Matching(c.Media.Interfaces), Lite: c.Media.ICELite, Loopback: c.Development(),
+		VideoBitrate: c.Limits.Bitrate.Participant, Logger: log,
+	}
+	for _, a := range c.Media.Advertise {
+		o.Advertise = append(o.Advertise, rtc.Advertised{Addr: a.Addr, UDP: a.UDPPort, TCP: a.TCPPort, Local: a.Local})
+	}
+	return o
+}
+
 // listen opens what clients reach.
 func (s *server) listen(c *config.Config) error {
 	o := edge.Options{
@@ -142,7 +146,24 @@ func (s *server) listen(c *config.Config) error {
 	if s.public, err = edge.Listen(o); err != nil {
 		return fmt.Errorf("http.listen: %w", err)
 	}
+	if o.Certificates != nil { // without TLS clients do not reach it directly
+		s.engine.AcceptTCP(s.public.ICE(), publicPort(c, s.public.Addr()))
+	}
 	return nil
+}
+
+// publicPort is the port under which clients reach the listener.
+func publicPort(c *config.Config, listener net.Addr) int {
+	if u := c.HTTP.PublicURL; u != nil {
+		if n, err := strconv.Atoi(u.Port()); err == nil {
+			return n
+		}
+		return map[string]int{"http": 80, "https": 443}[u.Scheme]
+	}
+	if a, ok := listener.(*net.TCPAddr); ok {
+		return a.Port
+	}
+	return 0
 }
 
 func (s *server) authoriserOptions(c *config.Config, signing []*federation.SigningKey) matrixrtc.Options {

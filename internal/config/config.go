@@ -62,7 +62,18 @@ type TLS struct{ Certificate, Key string } // names of files, relative to where 
 type Media struct {
 	UDPPort   int          // 0 = any free port, Off = none
 	TCPPort   int          // likewise, for ICE over TCP
-	Advertise []netip.Addr // announced in place of the addresses of the interfaces
+	Advertise []Advertised // announced in place of the addresses of the interfaces
+	STUN      []string     // host:port of servers that know our public address, which is announced too
+
+	Interfaces []string // globs of the names of network interfaces in use; empty = all but those of containers and virtual machines
+	ICELite    bool     // clients do the checks
+}
+
+// Advertised is an address that clients send to, and what is behind it.
+type Advertised struct {
+	Addr             netip.Addr
+	UDPPort, TCPPort int        // that lead to Media's; 0 = the same, Off = none does
+	Local            netip.Addr // our address behind it; the zero one = any of the family
 }
 
 // Off stands for a port that is not opened.

@@ -43,7 +43,9 @@ func TestDefaults(t *testing.T) {
 func TestFileAndEnvironment(t *testing.T) {
 	c, err := load(t, `
 http: {listen: ":7880", public_url: "https://call.example.org/", proxy_protocol: [192.0.2.1/32, 2001:db8::/64]}
-media: {udp_port: 7000, tcp_port: off, advertise: [203.0.113.7, "2001:db8::7"]}
+media:
+  {udp_port: 7000, tcp_port: off, stun: ["stun.example.org:3478"], interfaces: [eth0, "wg*"], ice_lite: true,
+   advertise: [203.0.113.7, "2001:db8::7", {address: 203.0.113.8, udp_port: 40000, tcp_port: off, local: 10.0.0.5}]}
 admin: {listen: off}
 keys: {one: `+secret+`}
 keys_file: keys.yaml
@@ -62,8 +64,15 @@ log: {level: warn, format: json, identifiers: true}
 	if c.HTTP.PublicURL.String() != "https://call.example.org" {
 		t.Errorf("public_url = %s", c.HTTP.PublicURL)
 	}
-	if want := (Media{7001, Off, []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}}); !cmp.Equal(c.Media, want, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
-		t.Errorf("media = %+v, want %+v", c.Media, want)
+	media := Media{
+		UDPPort: 7001, TCPPort: Off, STUN: []string{"stun.example.org:3478"}, Interfaces: []string{"eth0", "wg*"}, ICELite: true,
+		Advertise: []Advertised{
+			{Addr: netip.MustParseAddr("203.0.113.7")}, {Addr: netip.MustParseAddr("2001:db8::7")},
+			{Addr: netip.MustParseAddr("203.0.113.8"), UDPPort: 40000, TCPPort: Off, Local: netip.MustParseAddr("10.0.0.5")},
+		},
+	}
+	if diff := cmp.Diff(media, c.Media, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("media (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string]string{"one": secret, "two": secret}, c.Keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
@@ -163,6 +172,11 @@ func TestProblems(t *testing.T) {
 		{"same address twice", "admin: {listen: \"127.0.0.1:7880\"}", nil, []string{`admin.listen: 127.0.0.1:7880 is http.listen already`}},
 		{"private network without length", "federation_private_networks: [10.0.0.1, \"::ffff:10.0.0.0/104\"]", nil, []string{
 			`federation_private_networks: "10.0.0.1" is not a network`, `federation_private_networks: "::ffff:10.0.0.0/104" is not`}},
+		{"advertise half", "media: {advertise: [{udp_port: 1}, {address: 203.0.113.7, local: \"::1\"}, {address: 203.0.113.7, udp_prot: 1, tcp_port: 0}]}", nil, []string{
+			`media.advertise[0].address: is missing`, `media.advertise[1].local: ::1 is of another family than 203.0.113.7`,
+			`media.advertise[2].tcp_port: 0 is not a port`, `media.advertise[2].udp_prot: no such setting - did you mean media.advertise[2].udp_port?`}},
+		{"no servers", "media: {stun: [stun.example.org], interfaces: [\"[\"]}", nil, []string{
+			`media.interfaces: "[" is no name of a network interface`, `media.stun: "stun.example.org" is not host:port`}},
 		{"advertise a name", "media: {advertise: [example.org, 0.0.0.0]}", nil, []string{
 			`media.advertise: "example.org" is not an address`, `media.advertise: "0.0.0.0" is not an address`}},
 		{"key without secret", "keys: {one: , two: 12}", nil, []string{`keys.one: has no secret`, `keys.two: has no secret`}},
@@ -310,7 +324,7 @@ func TestManual(t *testing.T) {
 			t.Errorf("%s with every setting: %s", manual, line)
 		}
 	}
-	for _, key := range slices.Concat(Keys(), HomeserverKeys(), MatrixRoomKeys()) {
+	for _, key := range slices.Concat(Keys(), HomeserverKeys(), MatrixRoomKeys(), AdvertiseKeys()) {
 		if !regexp.MustCompile(`(?m)^[ -]*` + last(key) + `:`).MatchString(full) {
 			t.Errorf("%s does not mention %s", manual, key)
 		}

@@ -110,11 +110,7 @@ func (l *loader) matrixRoom(at string, fields map[string]any) {
 		case "participants":
 			l.count(key, value, &r.Participants)
 		default:
-			fix := "an entry has " + strings.Join(MatrixRoomKeys(), ", ")
-			if s := suggest(name, MatrixRoomKeys()); s != "" {
-				fix = "did you mean " + at + "." + s + "?"
-			}
-			l.problem(key, "no such setting", fix)
+			l.unknownField(key, at, name, MatrixRoomKeys())
 		}
 	}
 	switch {

@@ -39,6 +39,9 @@ var settings = []setting{
 	{"media.udp_port", true, "7881", port(func(c *Config) *int { return &c.Media.UDPPort })},
 	{"media.tcp_port", true, "7881", port(func(c *Config) *int { return &c.Media.TCPPort })},
 	{"media.advertise", false, "[203.0.113.7]", advertise},
+	{"media.stun", false, "[\"stun.example.org:3478\"]", stunServers},
+	{"media.interfaces", false, "[eth0]", interfaces},
+	{"media.ice_lite", true, "false", boolean(func(c *Config) *bool { return &c.Media.ICELite })},
 	{"keys", false, "{my-key: a-long-random-secret}", keys},
 	{"keys_file", true, "keys.yaml", keysFile},
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
@@ -319,11 +322,7 @@ func (l *loader) homeserver(at string, fields map[string]any) {
 		case "publish":
 			h.PublishRemote = l.publish(key, value)
 		default:
-			fix := "an entry has " + strings.Join(HomeserverKeys(), ", ")
-			if s := suggest(name, HomeserverKeys()); s != "" {
-				fix = "did you mean " + at + "." + s + "?"
-			}
-			l.problem(key, "no such setting", fix)
+			l.unknownField(key, at, name, HomeserverKeys())
 		}
 	}
 	if len(h.Registrations) > 0 && h.ClientAPI == "" {

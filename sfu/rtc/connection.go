@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,7 +152,7 @@ func (c *connection) gathered(candidate *webrtc.ICECandidate) {
 		c.last, c.told = nil, map[string]bool{}
 		return
 	}
-	for _, told := range c.advertised(*candidate) {
+	for _, told := range c.peer.engine.advertised(*candidate) {
 		init := told.ToJSON()
 		if c.told[init.Candidate] {
 			continue
@@ -195,31 +193,6 @@ func (c *connection) release() {
 		c.peer.emit(e)
 	}
 	c.local = nil
-}
-
-// advertised is a local candidate as clients are to see it: as it is, or with the addresses of Options.Advertise.
-func (c *connection) advertised(candidate webrtc.ICECandidate) []webrtc.ICECandidate {
-	wanted := c.peer.engine.options.Advertise
-	if len(wanted) == 0 {
-		return []webrtc.ICECandidate{candidate}
-	}
-	local, err := netip.ParseAddr(candidate.Address)
-	if err != nil {
-		return nil
-	}
-	var out []webrtc.ICECandidate
-	for i, a := range wanted {
-		if a != local && (c.peer.engine.ports.Has(a) || a.Is4() != local.Is4()) {
-			continue // told by its own candidate, or not reachable over this one
-		}
-		told := candidate
-		if a != local {
-			told.Address = a.String()
-			told.Foundation = "9" + strconv.Itoa(i) // RFC 8445 §5.1.1.3: differs by address
-		}
-		out = append(out, told)
-	}
-	return out
 }
 
 // describe marks that a remote description is set and returns the candidates that waited for it.

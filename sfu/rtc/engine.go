@@ -37,6 +37,7 @@ type Engine struct {
 	stop     context.CancelFunc
 	loops    sync.WaitGroup
 	counts   counters
+	told     announcement
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{}
@@ -82,7 +83,7 @@ func New(o Options) (*Engine, error) {
 	e.egress = egress.NewPool(runtime.GOMAXPROCS(0), e.panicked)
 	var err error
 	e.ports, err = port.Open(port.Options{
-		UDP: o.UDPPort, TCP: o.TCPPort, Listen: o.Listen, Advertise: o.Advertise, Loopback: o.Loopback,
+		UDP: o.UDPPort, TCP: o.TCPPort, Listen: o.Listen, Named: named(o.Advertise), Loopback: o.Loopback,
 		Interfaces: o.Interfaces, Net: o.Net, Log: &logFactory{o.Logger},
 		Share: e.egress.Len(), After: e.egress.Run,
 	})
@@ -98,6 +99,7 @@ func New(o Options) (*Engine, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop = stop
 	e.loops.Go(func() { e.tickLoop(ctx) })
+	e.startDiscovery(ctx)
 	return e, nil
 }
 

@@ -81,15 +81,13 @@ func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
 	s.EnableSCTPZeroChecksum(false)
 	s.DisableCloseByDTLS(true) // connections are closed by their owner; that the client closed is an event
 
+	s.SetLite(o.Lite)
 	s.SetNet(p.Net)
 	s.SetIncludeLoopbackCandidate(slices.ContainsFunc(p.Addresses, netip.Addr.IsLoopback))
 	s.SetIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
 		return ok && slices.Contains(p.Addresses, a.Unmap())
 	})
-	if o.Interfaces != nil {
-		s.SetInterfaceFilter(o.Interfaces)
-	}
 	var networks []webrtc.NetworkType
 	if p.UDP != nil {
 		s.SetICEUDPMux(p.UDP)

@@ -2,7 +2,9 @@ package rtc_test
 
 import (
 	"encoding/json"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,13 +48,17 @@ func TestAdvertise(t *testing.T) {
 	public := netip.MustParseAddr("203.0.113.5")
 	for _, c := range []struct {
 		name string
-		list []netip.Addr
+		list []rtc.Advertised
 		want []string
 	}{
 		{"as they are", nil, []string{"10.0.0.1"}},
-		{"public", []netip.Addr{public}, []string{"203.0.113.5"}},
-		{"both", []netip.Addr{netip.MustParseAddr("10.0.0.1"), public}, []string{"10.0.0.1", "203.0.113.5"}},
-		{"other family", []netip.Addr{netip.MustParseAddr("2001:db8::1")}, nil},
+		{"public", []rtc.Advertised{{Addr: public}}, []string{"203.0.113.5"}},
+		{"both", []rtc.Advertised{{Addr: netip.MustParseAddr("10.0.0.1")}, {Addr: public}}, []string{"10.0.0.1", "203.0.113.5"}},
+		{"other family", []rtc.Advertised{{Addr: netip.MustParseAddr("2001:db8::1")}}, nil},
+		{"port mapped", []rtc.Advertised{{Addr: public, UDP: 40000, TCP: 443}}, []string{"203.0.113.5:40000"}},
+		{"not over udp", []rtc.Advertised{{Addr: public, UDP: -1}}, nil},
+		{"behind this one", []rtc.Advertised{{Addr: public, Local: netip.MustParseAddr("10.0.0.1")}}, []string{"203.0.113.5"}},
+		{"behind another", []rtc.Advertised{{Addr: public, Local: netip.MustParseAddr("10.0.0.2")}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubbleWith(t, rtc.Options{Advertise: c.list}, func(w *world) {
@@ -72,7 +78,11 @@ func TestAdvertise(t *testing.T) {
 							if err := json.Unmarshal([]byte(e.Init), &init); err != nil {
 								t.Fatal(err)
 							}
-							got = append(got, strings.Fields(init.Candidate)[4])
+							f := strings.Fields(init.Candidate)
+							if f[5] != strconv.Itoa(w.engine.UDPPort()) {
+								f[4] += ":" + f[5]
+							}
+							got = append(got, f[4])
 							if e.Final {
 								final++
 							}
@@ -111,5 +121,86 @@ func TestListenRefused(t *testing.T) {
 	}
 	if _, err := first.NewPeer(rtc.PeerOptions{}); err == nil {
 		t.Error("a closed engine creates peers")
+	}
+}
+
+// TestLite lets clients do the checks. Over two connections Pion, which the clients of this test are, wants to be the DTLS server towards a lite
+// agent, as browsers do not; and that we always are.
+func TestLite(t *testing.T) {
+	bubbleWith(t, rtc.Options{Lite: true}, func(w *world) {
+		alice, bob := w.join(true, 17), w.join(true, 17)
+		defer bob.leave()
+		defer alice.leave()
+		send, source := alice.publish("mic", "audio/opus")
+		bob.negotiate(false)
+		bob.subscribe("TR_A", source, "audio/opus")
+		w.until("media", func() bool {
+			if alice.connected() {
+				send(0, false)
+			}
+			return bob.received("TR_A") != nil
+		})
+		answer := alice.negotiate(true)
+		if !strings.Contains(answer.SDP, "a=ice-lite\r\n") {
+			t.Errorf("the answer does not say ice-lite:\n%s", answer.SDP)
+		}
+	})
+}
+
+// TestSharedTCP tells clients the port that ICE shares with others, too.
+func TestSharedTCP(t *testing.T) {
+	engine, err := rtc.New(rtc.Options{
+		UDPPort: -1, Loopback: true, Listen: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+		Advertise: []rtc.Advertised{{Addr: netip.MustParseAddr("203.0.113.5"), TCP: 4443}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	shared, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine.AcceptTCP(shared, 443)
+	p, err := engine.NewPeer(rtc.PeerOptions{Single: true, Protocol: 17, Subscribes: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Offer(1, offerOf(t, "chromium-join"), nil); err != nil {
+		t.Fatal(err)
+	}
+	var ports []string
+	(&world{t: t, engine: engine}).until("candidates", func() bool {
+		for _, e := range p.Events() {
+			if e, ok := e.(rtc.CandidateGathered); ok {
+				var init struct{ Candidate string }
+				if err := json.Unmarshal([]byte(e.Init), &init); err != nil {
+					t.Fatal(err)
+				}
+				ports = append(ports, strings.Join(strings.Fields(init.Candidate)[4:6], ":"))
+			}
+		}
+		return len(ports) >= 2
+	})
+	if got := strings.Join(ports, " "); got != "203.0.113.5:4443 203.0.113.5:443" {
+		t.Errorf("told %s", got)
+	}
+	if err := engine.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := shared.Accept(); err == nil {
+		t.Error("the shared listener outlives the engine")
+	}
+	without, err := rtc.New(rtc.Options{Loopback: true, TCPPort: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer without.Close()
+	if shared, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	without.AcceptTCP(shared, 443)
+	if _, err := shared.Accept(); err == nil {
+		t.Error("a listener that nobody is told of stays open")
 	}
 }

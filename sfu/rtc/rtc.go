@@ -49,9 +49,12 @@ type Options struct {
 	TCPPort int // ICE-TCP port; 0 = any free one, -1 = no TCP
 
 	Listen     []netip.Addr           // local addresses to use; empty = all
-	Advertise  []netip.Addr           // addresses told to clients; empty = those listened on
+	Advertise  []Advertised           // addresses told to clients; empty = those listened on
+	STUN       []string               // host:port of servers that are asked for our public addresses, which clients are told too
 	Loopback   bool                   // offer loopback addresses too
 	Interfaces func(name string) bool // network interfaces to use; nil = all
+
+	Lite bool // ICE-lite (RFC 8445 §2.5): clients do the checks, and we answer
 
 	Net    transport.Net // the network; nil = the system's. With a Net of its own ICE-TCP is off
 	Logger *slog.Logger  // nil = discard

@@ -49,7 +49,7 @@ func Compose(pion string, plans map[string]*Plan, mixed bool) (string, error) {
 	var attributes []sdp.Attribute
 	for _, a := range d.Attributes {
 		switch a.Key {
-		case "fingerprint":
+		case "fingerprint", "ice-lite":
 			attributes = append(attributes, a)
 		}
 	}

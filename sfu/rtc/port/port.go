@@ -33,7 +33,7 @@ const tcpReadPackets = 64
 type Options struct {
 	UDP, TCP   int                    // port numbers; 0 = any free one, -1 = none
 	Listen     []netip.Addr           // local addresses to use; empty = all
-	Advertise  []netip.Addr           // addresses told to clients: a loopback address among them is used too
+	Named      []netip.Addr           // addresses that the operator names: those of this host among them are used, whatever they are and on whatever interface
 	Loopback   bool                   // use loopback addresses
 	Interfaces func(name string) bool // network interfaces to use; nil = all
 	Net        transport.Net          // nil = the system's; with one of its own TCP is off
@@ -52,6 +52,7 @@ type Ports struct {
 	Net              transport.Net
 
 	intakes map[netip.Addr]*intake
+	gate    *gate // of TCP, nil = none
 }
 
 // Open opens the sockets that o asks for. The caller closes them.
@@ -72,7 +73,7 @@ func Open(o Options) (*Ports, error) {
 		return nil, err
 	}
 	if len(addresses) == 0 {
-		return nil, errors.New("no local address to receive media on: allow loopback or name one that exists")
+		return nil, errors.New("no local address to receive media on: allow loopback, name one that exists, or choose other interfaces (media.interfaces)")
 	}
 	p.Addresses = addresses
 	if o.UDP >= 0 {
@@ -86,6 +87,15 @@ func Open(o Options) (*Ports, error) {
 		}
 	}
 	return p, nil
+}
+
+// ShareTCP has ICE over TCP accept from l too, which Close closes. It reports whether there is ICE over TCP.
+func (p *Ports) ShareTCP(l net.Listener) bool {
+	if p.gate == nil {
+		return false
+	}
+	p.gate.share(l)
+	return true
 }
 
 // Has reports whether a is one of the local addresses that are used.
@@ -111,15 +121,17 @@ func localAddresses(n transport.Net, o Options) ([]netip.Addr, error) {
 	}
 	var out []netip.Addr
 	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 || o.Interfaces != nil && !o.Interfaces(i.Name) {
+		if i.Flags&net.FlagUp == 0 {
 			continue
 		}
+		wanted := o.Interfaces == nil || o.Interfaces(i.Name)
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue // an interface without addresses is none of ours
 		}
 		for _, a := range addrs {
-			if ip, ok := addressOf(a); ok && usable(ip, o) && !slices.Contains(out, ip) {
+			ip, ok := addressOf(a)
+			if ok && !slices.Contains(out, ip) && (wanted && usable(ip, o) || slices.Contains(o.Named, ip)) {
 				out = append(out, ip)
 			}
 		}
@@ -146,7 +158,7 @@ func usable(ip netip.Addr, o Options) bool {
 		return slices.Contains(o.Listen, ip) || slices.Contains(o.Listen, netip.IPv4Unspecified()) && ip.Is4() ||
 			slices.Contains(o.Listen, netip.IPv6Unspecified()) && ip.Is6()
 	case ip.IsLoopback():
-		return o.Loopback || slices.Contains(o.Advertise, ip)
+		return o.Loopback
 	}
 	return ip.IsGlobalUnicast()
 }
@@ -224,8 +236,9 @@ func (p *Ports) listenTCP(o Options, addresses []netip.Addr) error {
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
 		p.TCPPort = a.Port
 	}
+	p.gate = newGate(l, func() []netip.Addr { return p.Addresses })
 	p.TCP = &tcpMux{after: o.After, conns: map[*tcpConn]struct{}{}, TCPMuxDefault: ice.NewTCPMuxDefault(ice.TCPMuxParams{
-		Listener: chosenListener{l, addresses}, Logger: o.Log.NewLogger("ice"),
+		Listener: p.gate, Logger: o.Log.NewLogger("ice"),
 		ReadBufferSize: tcpReadPackets, WriteBufferSize: tcpWriteBuffer,
 	})}
 	return nil

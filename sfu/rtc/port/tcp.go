@@ -3,7 +3,6 @@ package port
 import (
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -135,24 +134,4 @@ func (c *tcpConn) Close() error {
 	delete(c.mux.conns, c)
 	c.mux.mu.Unlock()
 	return c.PacketConn.Close()
-}
-
-// chosenListener accepts connections to the chosen local addresses only.
-type chosenListener struct {
-	*net.TCPListener
-	addresses []netip.Addr
-}
-
-// Accept waits for the next connection to a chosen address.
-func (l chosenListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.TCPListener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if a, ok := c.LocalAddr().(*net.TCPAddr); ok && slices.Contains(l.addresses, a.AddrPort().Addr().Unmap()) {
-			return c, nil
-		}
-		_ = c.Close() // nothing was promised on that address
-	}
 }

@@ -26,7 +26,7 @@ prepare_go() { need git git && need gcc gcc libc6-dev; }
 prepare_node() { need node nodejs && need npm npm; }
 prepare_npm() { prepare_node && node -e 'import("./testbed/process/cache.mjs").then((cache) => cache.npmPackages())'; }
 prepare_browsers() {
-	prepare_npm && need chromium chromium && need firefox-esr firefox-esr && need ip iproute2 && need nft nftables && need unshare util-linux
+	prepare_npm && need chromium chromium && need firefox-esr firefox-esr && need ip iproute2 && need nft nftables && need unshare util-linux && need openssl openssl
 }
 prepare_homeservers() { prepare_npm && need python3 python3; } # the rest the suite installs itself
 

@@ -29,7 +29,7 @@ const dialects = {
     keys: { [s.key]: s.secret },
     room: { auto_create: s.autoCreate },
     ...(s.homeservers && { homeservers: s.homeservers }),
-    ...s.settings,
+    ...s.settings?.(s.ports),
   }),
   reference: (s) => ({
     port: s.ports.http, bind_addresses: [s.listen],
@@ -41,13 +41,13 @@ const dialects = {
 };
 
 // startServer starts one on free ports and returns when it is ready. address is where clients find it (and what it advertises);
-// the ports, keys and configuration stay the same over stop and start. settings are sections of callserver's configuration that replace
-// those made here.
-export async function startServer({ binary, reference = false, directory, name = 'server', address = '127.0.0.1', autoCreate = true, homeservers, settings }) {
+// the ports, keys and configuration stay the same over stop and start. settings returns sections of callserver's configuration
+// that replace those made here, given the ports; ports are some of them, chosen; secure has the address begin with https and wss.
+export async function startServer({ binary, reference = false, directory, name = 'server', address = '127.0.0.1', autoCreate = true, homeservers, settings, ports, secure = false }) {
   const server = new Server();
   const everywhere = address.includes(':') ? '[::]' : '0.0.0.0';
-  Object.assign(server, { binary, directory, name, address, autoCreate, homeservers, settings, reference, listen: address === '127.0.0.1' ? address : everywhere });
-  server.ports = { http: await freePort('tcp'), admin: await freePort('tcp'), udp: await freePort('udp'), tcp: await freePort('tcp') };
+  Object.assign(server, { binary, directory, name, address, autoCreate, homeservers, settings, secure, reference, listen: address === '127.0.0.1' ? address : everywhere });
+  server.ports = { http: await freePort('tcp'), admin: await freePort('tcp'), udp: await freePort('udp'), tcp: await freePort('tcp'), ...ports };
   server.key = 'testbed';
   server.secret = randomBytes(24).toString('hex');
   server.config = join(directory, `${name}.yaml`);
@@ -59,9 +59,9 @@ export async function startServer({ binary, reference = false, directory, name =
 class Server {
   get host() { return this.address.includes(':') ? `[${this.address}]` : this.address; }
 
-  get http() { return `http://${this.host}:${this.ports.http}`; }
+  get http() { return `${this.secure ? 'https' : 'http'}://${this.host}:${this.ports.http}`; }
 
-  get url() { return `ws://${this.host}:${this.ports.http}`; }
+  get url() { return `${this.secure ? 'wss' : 'ws'}://${this.host}:${this.ports.http}`; }
 
   get log() { return join(this.directory, `${this.name}.log`); }
 

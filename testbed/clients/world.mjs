@@ -10,8 +10,8 @@ import { servePages } from './web.mjs';
 export class World {
   #made = new Map();
 
-  constructor({ repository, directory, out, reference, ownAddress }) {
-    Object.assign(this, { repository, directory, out, reference, ownAddress });
+  constructor({ repository, directory, out, reference, ownAddress, chromium = {} }) {
+    Object.assign(this, { repository, directory, out, reference, ownAddress, chromium });
   }
 
   // once makes a thing the first time it is asked for.
@@ -31,7 +31,7 @@ export class World {
   // pages serves the peers' page, in a namespace of our own on every address.
   pages() { return this.#once('pages', () => servePages(this.ownAddress ? '::' : '127.0.0.1')); }
 
-  browser(kind) { return this.#once(kind, () => (kind === 'firefox' ? launchFirefox() : launchChromium())); }
+  browser(kind) { return this.#once(kind, () => (kind === 'firefox' ? launchFirefox() : launchChromium(this.chromium))); }
 
   // server is the one that most cases share; startServer makes one that a case may stop.
   server() { return this.#once('server', () => this.startServer({ name: 'shared' })); }

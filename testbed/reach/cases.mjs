@@ -1,6 +1,8 @@
 // One case a kind of network. Each ends with media in both directions; what is printed is how, and how soon the first frame was there.
+import { join } from 'node:path';
 import { allSee } from '../clients/peer.mjs';
 import { claim, stopwatch, until } from '../clients/wait.mjs';
+import { run } from '../process/process.mjs';
 import { server4, server6, Site } from './networks.mjs';
 
 const few = { frames: 5, seconds: 30 };
@@ -9,16 +11,17 @@ const few = { frames: 5, seconds: 30 };
 const patience = 15;
 
 // call has bob, who is beside the server, publish and alice join from site, and waits until both receive. change is what happens to the
-// network between the page and the call.
-async function call(stage, site, { address = server4, settings, change, single = true } = {}) {
-  const pages = (await stage.world.pages()).url(address.includes(':') ? `[${address}]` : address);
-  const server = await stage.ownServer({ address, settings });
+// network between the page and the call, outside where alice finds the server if that is not where it is.
+async function call(stage, site, { address = server4, outside, change, single = true, ...options } = {}) {
+  const found = outside?.address ?? address;
+  const pages = (await stage.world.pages()).url(found.includes(':') ? `[${found}]` : found);
+  const server = await stage.ownServer({ address, ...options });
   const bob = await stage.peer('bob');
   await bob.join(server, stage.room, { single: !single });
   await bob.publish();
   const alice = await stage.peer('alice', await site.browser(stage, pages), pages);
-  await change?.();
-  await alice.join(server, stage.room, { single });
+  await change?.(server, Number(new URL(pages).port));
+  await alice.join({ url: outside?.url ?? server.url, token: server.token.bind(server) }, stage.room, { single });
   await alice.publish();
   await allSee([alice, bob], few);
   return { alice, bob, server };
@@ -120,6 +123,49 @@ const narrow = inSite({ mtu: 1280 }, async (stage, site) => {
   return `${text}; data of 14 kB both ways`;
 });
 
+// Nothing but TCP to port 443 gets out, where a page that is already there finds HTTPS and ICE on one port.
+const only443 = inSite({}, async (stage, site) => {
+  const [router] = site.routers;
+  const [certificate_file, key_file] = ['cert.pem', 'key.pem'].map((name) => join(stage.world.directory, name));
+  await run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=callserver',
+    '-addext', `subjectAltName=IP:${server4}`, '-keyout', key_file, '-out', certificate_file]);
+  const { alice } = await call(stage, site, {
+    secure: true, ports: { http: 443 }, settings: () => ({ tls: { certificate_file, key_file } }),
+    change: () => router.nft(translate() + firewall('tcp dport 443 accept')),
+  });
+  const { remote, text } = await how(alice, 'tcp');
+  claim(remote.port === 443, `connected to port ${remote.port}`);
+  return text;
+});
+
+// The client is behind two routers, and so is the server, behind one whose ports are not the server's.
+const outside = { address: '10.7.1.1', url: 'ws://10.7.1.1:40080' };
+const remapped = inSite({ routers: 3 }, async (stage, site) => {
+  const [servers, ...clients] = site.routers;
+  const forward = (server, pages) => servers.nft(`table ip forward {
+    chain to {
+      type nat hook prerouting priority dstnat
+      ip daddr ${outside.address} udp dport 40000 dnat to ${server4}:${server.ports.udp}
+      ip daddr ${outside.address} tcp dport 40001 dnat to ${server4}:${server.ports.tcp}
+      ip daddr ${outside.address} tcp dport 40080 dnat to ${server4}:${server.ports.http}
+      ip daddr ${outside.address} tcp dport ${pages} dnat to ${server4}:${pages}
+    }
+    chain direct {
+      type filter hook forward priority filter
+      ip daddr ${server4} ct status & dnat != dnat drop
+    }
+  }`);
+  await forward({ ports: { udp: 1, tcp: 1, http: 1 } }, Number(new URL((await stage.world.pages()).url()).port)); // the page, at first
+  for (const router of clients) await router.nft(translate('fully-random') + firewall('accept'));
+  const { alice } = await call(stage, site, {
+    outside, change: forward,
+    settings: ({ udp, tcp }) => ({ media: { udp_port: udp, tcp_port: tcp, advertise: [server4, { address: outside.address, udp_port: 40000, tcp_port: 40001 }] } }),
+  });
+  const { remote, text } = await how(alice);
+  claim(remote.address === outside.address && remote.port === 40000, `connected to ${remote.address}:${remote.port}`);
+  return text;
+});
+
 // The client's own address changes, as when a telephone goes from one network to the next.
 const moves = inSite({}, async (stage, site) => {
   const [router] = site.routers;
@@ -161,6 +207,8 @@ export const cases = [
   { name: 'one router', about: 'address translation', run: plain },
   { name: 'no udp', about: 'UDP is dropped', run: noUDP('drop') },
   { name: 'symmetric', about: 'a port of its own for every destination', run: symmetric },
+  { name: 'only 443', about: 'nothing but TCP to port 443', run: only443 },
+  { name: 'double', about: 'two routers before the client, one before the server with other ports', run: remapped },
   { name: 'ipv6 only', about: 'no IPv4 at all', run: onlyIPv6 },
   { name: 'mtu 1280', about: 'larger packets to the client are lost without a word', run: narrow },
   { name: 'new address', about: 'the client\'s address changes during the call', run: moves },

@@ -87,7 +87,7 @@ export class Site {
   // browser starts a Chromium at the client.
   async browser(stage, pagesUrl) {
     const wrapper = await this.client.wrap(chromiumPath, join(stage.world.directory, `${stage.name.replaceAll(' ', '-')}.sh`));
-    const browser = await launchChromium({ executable: wrapper, secureOrigins: [new URL(pagesUrl).origin] });
+    const browser = await launchChromium({ executable: wrapper, secureOrigins: [new URL(pagesUrl).origin], ...stage.world.chromium });
     this.#closers.push(() => browser.close());
     return browser;
   }

@@ -6,7 +6,8 @@ import "errors"
 var (
 	ErrRoomNotFound = errors.New("requested room does not exist") // and the member may not create it
 	ErrRoomFull     = errors.New("room is full")
-	ErrNotFound     = errors.New("not found") // participant or track
+	ErrRoomLocked   = errors.New("room is locked") // see Rooms.Lock
+	ErrNotFound     = errors.New("not found")      // participant or track
 	ErrNotAllowed   = errors.New("not allowed")
 	ErrLimit        = errors.New("limit exceeded")
 	ErrUnsupported  = errors.New("unsupported")

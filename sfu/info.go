@@ -236,4 +236,5 @@ type RoomInfo struct {
 	EmptyTimeout, DepartureTimeout time.Duration
 	MaxParticipants                int // 0 = no limit
 	Participants, Publishers       int // without hidden ones
+	Locked                         bool
 }

@@ -29,8 +29,8 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 	if m.Identity == "" {
 		return nil, ErrUnsupported
 	}
-	if rm.fullLocked(m) {
-		return nil, ErrRoomFull
+	if err := rm.refusesLocked(m); err != nil {
+		return nil, err
 	}
 	p := &Participant{
 		room: rm, sid: newSID("PA_"), identity: m.Identity, joinedAt: b.now, queue: newQueue(),
@@ -62,6 +62,17 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 		}
 	}
 	return p, nil
+}
+
+// refusesLocked says why there is no place for a member.
+func (rm *room) refusesLocked(m Member) error {
+	switch {
+	case rm.shutLocked(m):
+		return ErrRoomLocked
+	case rm.fullLocked(m):
+		return ErrRoomFull
+	}
+	return nil
 }
 
 // fullLocked reports whether the room has no place for a member. Who is in already takes over its own place, and further
@@ -101,6 +112,7 @@ func (p *Participant) leaveLocked(why Reason, replaced bool, b *batch) bool {
 		return false
 	}
 	rm := p.room
+	rm.expelLocked(p, why)
 	for _, s := range p.subscriptions {
 		s.endLocked(b)
 	}

@@ -42,6 +42,13 @@ func (r *reception) start(now time.Time) { *r = reception{seen: now} }
 // excuse starts the wait for packets anew, after a change that may stop them for a while.
 func (r *reception) excuse(now time.Time) { r.seen = now }
 
+// Quality returns how well the participant is connected, and false while that is not known yet.
+func (p *Participant) Quality() (ConnectionQuality, bool) {
+	p.room.mu.Lock()
+	defer p.room.mu.Unlock()
+	return p.connection.quality, p.connection.known
+}
+
 func (rm *room) qualityDueLocked(b *batch) {
 	for _, p := range rm.members {
 		if p.connection.at.IsZero() {

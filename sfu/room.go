@@ -25,8 +25,9 @@ type room struct {
 	members    []*Participant // in the order of joining
 	byIdentity map[Identity]*Participant
 	bySID      map[SID]*Participant
-	tracks     map[SID]*track     // announced
-	gone       []*ParticipantInfo // who left lately, oldest first, at most departed
+	tracks     map[SID]*track      // announced
+	gone       []*ParticipantInfo  // who left lately, oldest first, at most departed
+	insiders   map[string]struct{} // who may come back into a locked room, as Member.person; nil while it is open
 	everJoined bool
 	emptySince time.Time // zero while a standard participant is in
 	agenda     agenda
@@ -51,7 +52,7 @@ func (rm *room) infoLocked() RoomInfo {
 	info := RoomInfo{
 		SID: rm.sid, Name: rm.id, Metadata: rm.options.Metadata, CreatedAt: rm.createdAt,
 		EmptyTimeout: rm.options.EmptyTimeout, DepartureTimeout: rm.options.DepartureTimeout,
-		MaxParticipants: rm.options.MaxParticipants,
+		MaxParticipants: rm.options.MaxParticipants, Locked: rm.insiders != nil,
 	}
 	for _, p := range rm.members {
 		if p.member.Permission.Hidden {

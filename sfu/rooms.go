@@ -89,8 +89,8 @@ func (r *Rooms) Create(id RoomID, o RoomOptions, now time.Time) RoomInfo {
 }
 
 // Join adds a participant to the room, creating the room if the options or the member's grant allow it. A former session of
-// the same identity is closed with DuplicateIdentity. It fails with ErrRoomNotFound, ErrRoomFull and,
-// without an identity, ErrUnsupported.
+// the same identity is closed with DuplicateIdentity. It fails with ErrRoomNotFound, ErrRoomFull, ErrRoomLocked
+// and, without an identity, ErrUnsupported.
 func (r *Rooms) Join(id RoomID, m Member, now time.Time) (*Participant, error) {
 	for {
 		rm := r.find(id)
@@ -119,10 +119,10 @@ func (r *Rooms) Check(id RoomID, m Member) error {
 	}
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if !rm.closed && rm.fullLocked(m) {
-		return ErrRoomFull
+	if rm.closed {
+		return nil
 	}
-	return nil
+	return rm.refusesLocked(m)
 }
 
 // Present reports whether the person is in the room already, by whatever identity.

@@ -1,6 +1,8 @@
 package signalling
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +64,40 @@ func (s *Server) Origins(room string) []token.Origin {
 		origins[i] = sess.grant.Origin
 	}
 	return origins
+}
+
+// An Attendee is one session of somebody who is in a call of a conversation.
+type Attendee struct {
+	Origin  token.Origin
+	Call    sfu.RoomID
+	Info    sfu.ParticipantInfo
+	Quality sfu.ConnectionQuality
+	Judged  bool // Quality is known
+}
+
+// Attendance returns who is in the calls of a conversation, the longest there first. Those whose token has no origin are
+// left out.
+func (s *Server) Attendance(conversation string) []Attendee {
+	in := s.sessions.filter("", func(sess *Session) bool { return sess.grant.Origin.Conversation == conversation && !sess.part.Closed() })
+	all := make([]Attendee, len(in))
+	for i, sess := range in {
+		a := Attendee{Origin: sess.grant.Origin, Call: sfu.RoomID(sess.grant.Room), Info: sess.part.Info()}
+		a.Quality, a.Judged = sess.part.Quality()
+		all[i] = a
+	}
+	slices.SortFunc(all, func(a, b Attendee) int {
+		return cmp.Or(a.Info.JoinedAt.Compare(b.Info.JoinedAt), cmp.Compare(a.Info.SID, b.Info.SID))
+	})
+	return all
+}
+
+// Expel takes a user out of the calls of a conversation and makes the tokens for it worthless, so that only a new one lets
+// the user in again. It returns how many sessions these were.
+func (s *Server) Expel(user, conversation string) int {
+	if s.revocations != nil {
+		s.revocations.Revoke(user, conversation, time.Now())
+	}
+	return s.Evict(user, conversation)
 }
 
 // Withhold stops everything that a participant publishes from reaching anybody, or lets it through again; see

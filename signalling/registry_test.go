@@ -2,6 +2,7 @@ package signalling
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,9 +34,18 @@ func TestEvict(t *testing.T) {
 	if got := len(s.Origins("room")); got != 3 {
 		t.Errorf("%d origins in the room, want those of a twice and b", got)
 	}
-	s.revocations.Revoke("@a:x", "!r:x", time.Now())
-	if got := s.Evict("@a:x", "!r:x"); got != 3 {
-		t.Errorf("%d evicted, want 3", got)
+	var there []string
+	for _, a := range s.Attendance("!r:x") {
+		there = append(there, string(a.Call)+" "+a.Origin.User+" "+string(a.Info.Identity))
+	}
+	if want := []string{"room @a:x a1", "room @a:x a2", "slot @a:x a3", "room @b:x b"}; !slices.Equal(there, want) {
+		t.Errorf("attendance %q, want %q", there, want)
+	}
+	if got := s.Expel("@a:x", "!r:x"); got != 3 {
+		t.Errorf("%d expelled, want 3", got)
+	}
+	if got := s.Attendance("!r:x"); len(got) != 1 {
+		t.Errorf("still there: %v", got)
 	}
 	for i, sess := range sessions {
 		if got, want := sess.part.Closed(), i < 3; got != want {

@@ -213,6 +213,8 @@ func refusal(err error) error {
 		return &Error{Code: RoomNotFound, Text: "requested room does not exist"}
 	case errors.Is(err, sfu.ErrRoomFull), errors.Is(err, sfu.ErrLimit):
 		return &Error{Code: Unavailable, Text: "room is full"}
+	case errors.Is(err, sfu.ErrRoomLocked):
+		return &Error{Code: NotAllowed, Text: "the call is locked", Err: sfu.ErrRoomLocked}
 	}
 	return Wrong(err)
 }

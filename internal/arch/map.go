@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"signalling/homeserver": {},
 	"signalling/federation": {"internal/expiring", "internal/canonical"},
 	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing", "sfu", "timeline", "internal/expiring", "internal/canonical"},
-	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "sfu", "sfu/framecrypto", "timeline"},
+	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrixrtc/member", "signalling/matrixrtc/standing", "sfu", "sfu/framecrypto", "timeline", "internal/expiring"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
 	"signalling/matrixrtc/member":   {"internal/canonical"},
 	"signalling/matrixrtc/clerk":    {},

@@ -179,3 +179,18 @@ func (h *Homeserver) Sender() id.UserID {
 	}
 	return id.NewUserID(r.SenderLocalpart, h.options.ServerName)
 }
+
+// Own reports whether a user is this program's: the sender of a registration, or one that nobody else may register.
+func (h *Homeserver) Own(user id.UserID) bool {
+	return h.Local(user) && h.registration(func(r *Registration) bool {
+		if id.NewUserID(r.SenderLocalpart, h.Name()) == user {
+			return true
+		}
+		for i, n := range r.Namespaces.Users {
+			if n.Exclusive && r.users[i].MatchString(string(user)) {
+				return true
+			}
+		}
+		return false
+	}) != nil
+}

@@ -33,6 +33,7 @@ const (
 	reasonUnverifiable reason = "unverifiable" // nobody can tell
 	reasonUnavailable  reason = "unavailable"  // the homeserver does not answer
 	reasonFull         reason = "full"         // too many people in the call, or too many calls of the user
+	reasonLocked       reason = "locked"       // a moderator locked the call
 	reasonDelegation   reason = "delegation"   // the leave cannot be taken over
 	reasonClosing      reason = "closing"      // this server stops
 	reasonInternal     reason = "internal"     // our fault
@@ -42,7 +43,7 @@ const (
 var reasons = []reason{
 	reasonMalformed, reasonAddress, reasonServer, reasonUser, reasonUnlisted, reasonDenied, reasonBarred,
 	reasonUnvouched, reasonForged, reasonReplayed, reasonUnheld, reasonElsewhere,
-	reasonOutside, reasonUnverifiable, reasonUnavailable, reasonFull, reasonDelegation, reasonClosing, reasonInternal, reasonOther,
+	reasonOutside, reasonUnverifiable, reasonUnavailable, reasonFull, reasonLocked, reasonDelegation, reasonClosing, reasonInternal, reasonOther,
 }
 
 // Reasons are the words under which Stats counts refusals.
@@ -116,6 +117,7 @@ func (a *Authoriser) auditRefusal(addr netip.Addr, err error, answer *refusal) {
 	if found := (*attempt)(nil); errors.As(err, &found) {
 		known = *found
 	}
+	a.remember(why, known.request, addr)
 	args := append([]any{"reason", string(why), "errcode", answer.code, "status", answer.status}, known.request.describe(addr)...)
 	if answer.err != nil {
 		args = append(args, "err", answer.err)

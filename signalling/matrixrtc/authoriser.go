@@ -53,6 +53,7 @@ import (
 	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/leave"
+	"callserver/signalling/matrixrtc/member"
 	"callserver/signalling/matrixrtc/roster"
 	"callserver/signalling/matrixrtc/standing"
 	"callserver/signalling/token"
@@ -129,6 +130,7 @@ type Authoriser struct {
 	limits      limits
 	replays     *replays
 	told        *expiring.Map[[2]string, struct{}] // what was logged lately, about which server
+	refusals    *expiring.Map[string, Refusal]     // the last of each user
 	counters    counters
 	closing     atomic.Bool
 }
@@ -160,6 +162,7 @@ func New(o Options) (*Authoriser, error) {
 	a.limits, a.replays = newLimits(o.Requests), newReplays()
 	a.counters.reasons = newTally()
 	a.told = expiring.New[[2]string, struct{}](maxTold)
+	a.refusals = expiring.New[string, Refusal](maxRefusals)
 	return a, nil
 }
 
@@ -263,6 +266,12 @@ func (a *Authoriser) Close() error {
 
 // Run follows everybody who is in a call until ctx ends, which is no error: see [standing.Members.Run].
 func (a *Authoriser) Run(ctx context.Context) error { return a.members.Run(ctx) }
+
+// Standing tells how a user stands in a Matrix room now: see [standing.Members.Check].
+func (a *Authoriser) Standing(ctx context.Context, p standing.Place) (standing.Finding, error) {
+	now := a.options.Now()
+	return a.members.Check(ctx, p, a.holders(member.RoomName(string(p.Room), member.SlotRoom), string(p.Room), now))
+}
 
 // Stats returns what happened since the start.
 func (a *Authoriser) Stats() Stats {

@@ -64,10 +64,13 @@ func grant(q *request, who admission, may rights) token.Grant {
 	return g
 }
 
-// vacant refuses a token for a call that is full, or that is one too many for its user. The media server refuses the
-// same to whoever gets past here at the same time as another.
+// vacant refuses a token for a call that is locked or full, or that is one too many for its user. The media server
+// refuses the same to whoever gets past here at the same time as another.
 func (a *Authoriser) vacant(g token.Grant) error {
 	err := a.options.Sessions.Check(g)
+	if errors.Is(err, sfu.ErrRoomLocked) {
+		return &refusal{status: http.StatusForbidden, code: "M_FORBIDDEN", reason: reasonLocked, text: "The call is locked"}
+	}
 	var full *signalling.Error
 	if !errors.As(err, &full) || full.Code != signalling.Unavailable {
 		// Whatever else is wrong by then, joining says. So it is with a server that is overloaded: clients explain a refusal

@@ -40,10 +40,10 @@ func (a *ServerACL) Permits(server string) bool {
 		return true
 	}
 	host := hostOf(server)
-	if a.NoLiterals && literal(host) || anyGlob(a.Deny, host) {
+	if a.NoLiterals && literal(host) || Match(a.Deny, host) {
 		return false
 	}
-	return anyGlob(a.Allow, host)
+	return Match(a.Allow, host)
 }
 
 // Servers is the operator's own list: which homeservers' users may use this server at all. Globs match the server
@@ -55,7 +55,7 @@ type Servers struct {
 
 // Permits reports whether users of a server may use this one.
 func (s Servers) Permits(server string) bool {
-	listed := func(globs []string) bool { return anyGlob(globs, server) || anyGlob(globs, hostOf(server)) }
+	listed := func(globs []string) bool { return Match(globs, server) || Match(globs, hostOf(server)) }
 	return !listed(s.Deny) && (len(s.Allow) == 0 || listed(s.Allow))
 }
 
@@ -74,7 +74,9 @@ func literal(host string) bool {
 	return err == nil || strings.HasPrefix(host, "[")
 }
 
-func anyGlob(globs []string, name string) bool {
+// Match reports whether a name matches one of some globs, in which * stands for anything and ? for one character. Case
+// does not matter.
+func Match(globs []string, name string) bool {
 	for _, g := range globs {
 		if glob(strings.ToLower(g), strings.ToLower(name)) {
 			return true

@@ -2,7 +2,6 @@ package standing
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"maunium.net/go/mautrix/event"
@@ -14,8 +13,6 @@ import (
 const (
 	// seatsLife is how often the rooms of a sender are listed again: its own events tell sooner.
 	seatsLife = 30 * time.Second
-	// joinTries is how often the sender tries to follow an invitation.
-	joinTries = 3
 	// greetings is how often a homeserver is asked at the start to reach this server.
 	greetings = 4
 )
@@ -78,41 +75,11 @@ func (m *Members) sit(s seat, in bool) {
 	}
 }
 
-// seated follows the sender's own memberships, and accepts the invitations of its homeserver's users.
-func (m *Members) seated(ctx context.Context, h *homeserver.Homeserver, p Place, e *event.Event) {
-	if p.User != h.Sender() || p.User == "" {
-		return
+// seated follows the sender's own memberships. Accepting invitations is not this package's.
+func (m *Members) seated(h *homeserver.Homeserver, p Place, membership event.Membership) {
+	if p.User == h.Sender() && p.User != "" {
+		m.sit(seat{h, p.Room}, membership == event.MembershipJoin)
 	}
-	membership := membershipOf(e)
-	m.sit(seat{h, p.Room}, membership == event.MembershipJoin)
-	if membership != event.MembershipInvite {
-		return
-	}
-	if !h.Local(e.Sender) {
-		m.options.Logger.Info("invitation not accepted: only the homeserver's own users may invite the sender user", "homeserver", h.Name(), "server", homeserver.ServerOf(e.Sender))
-		return
-	}
-	m.joining.Go(func() { m.accept(ctx, h, p.Room) })
-}
-
-func (m *Members) accept(ctx context.Context, h *homeserver.Homeserver, room id.RoomID) {
-	sender, err := h.As(h.Sender())
-	for try := 1; err == nil; try++ {
-		if err = sender.Join(ctx, room); err == nil {
-			m.options.Logger.Info("sender user joined a room", "homeserver", h.Name(), "room", room)
-			return
-		}
-		if !errors.Is(err, homeserver.ErrUnavailable) || try == joinTries {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Duration(try) * 2 * time.Second):
-			err = nil
-		}
-	}
-	m.options.Logger.Warn("sender user cannot join a room that it is invited to: invite it again", "homeserver", h.Name(), "room", room, "err", err)
 }
 
 // list asks which rooms a sender is in. Without an answer, what is known stays.

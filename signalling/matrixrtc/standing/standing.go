@@ -105,7 +105,6 @@ type Members struct {
 	changed     *expiring.Map[id.RoomID, time.Time] // rules read before are not believed
 	counters    counters
 	every       intervals
-	joining     sync.WaitGroup // the sender's, into rooms it is invited to
 
 	mu    sync.Mutex
 	floor time.Time // what was verified up to then is not believed

@@ -26,8 +26,7 @@ var followed = []event.Type{
 }
 
 // Run follows everybody who is in a call, until ctx ends, which is no error: who leaves a Matrix room, or is kicked or
-// banned, or whose server is, is taken out of its calls, and the tokens become worthless. The sender joins rooms to
-// which a local user invites it.
+// banned, or whose server is, is taken out of its calls, and the tokens become worthless.
 func (m *Members) Run(ctx context.Context) error {
 	var loops errgroup.Group
 	for _, h := range m.options.Connections {
@@ -48,9 +47,7 @@ func (m *Members) Run(ctx context.Context) error {
 		m.roundLoop(ctx)
 		return nil
 	})
-	err := loops.Wait()
-	m.joining.Wait()
-	return err
+	return loops.Wait()
 }
 
 func (m *Members) watchLoop(ctx context.Context, h *homeserver.Homeserver, s *homeserver.Subscription) {
@@ -78,7 +75,7 @@ func (m *Members) take(ctx context.Context, h *homeserver.Homeserver, events []*
 		case event.StateMember:
 			p := Place{id.UserID(e.GetStateKey()), e.RoomID}
 			latest[p] = membershipOf(e)
-			m.seated(ctx, h, p, e)
+			m.seated(h, p, latest[p])
 		case event.StateServerACL:
 			denials[e.RoomID] = e
 			m.outdate(e.RoomID)

@@ -77,6 +77,7 @@ func (s *server) observe() {
 	)
 	telemetry.Poll(t, func() map[string]uint64 { return s.authoriser.Stats().Refusals }, refusals()...)
 	s.observeData()
+	s.observeBot()
 	telemetry.Poll(t, s.homeserverStats,
 		counter("homeserver_requests_total", "Requests sent to homeservers.", func(v homeserver.Stats) uint64 { return v.Requests }),
 		counter("homeserver_failures_total", "Requests that homeservers did not answer, or with 5xx or 429.", func(v homeserver.Stats) uint64 { return v.Failures }),

@@ -22,6 +22,7 @@ import (
 	"callserver/signalling/federation"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
+	"callserver/signalling/matrix"
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/matrixrtc/roster"
@@ -53,6 +54,7 @@ type server struct {
 	leaves *leave.Keeper    // nil: no homeserver lets us
 	ledger *ledger.Ledger   // nil: no data
 	roster *roster.Roster   // the same
+	bot    *matrix.Bot      // nil: no homeserver pushes events here
 
 	revocations *token.Revocations // shared by the authoriser, which revokes, and the sessions, which look
 }
@@ -99,6 +101,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c, signing)); err != nil {
 		return nil, err
 	}
+	s.openBot(c)
 	s.page = web.New(pageOptions(c))
 	if err = s.listen(c); err != nil {
 		return nil, err
@@ -253,6 +256,9 @@ func (s *server) work() []func(context.Context) error {
 	}
 	if s.roster != nil {
 		work = append(work, s.roster.Run, func(ctx context.Context) error { return s.roster.Follow(ctx, s.matrix...) })
+	}
+	if s.bot != nil {
+		work = append(work, s.bot.Run)
 	}
 	if s.admin != nil {
 		work = append(work, func(context.Context) error { return s.admin.Run() })

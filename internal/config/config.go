@@ -29,6 +29,7 @@ type Config struct {
 	Log   Log
 
 	Membership Membership
+	Bot        Bot
 	Limits     Limits
 
 	Keys         map[string]string // API key -> secret, inline and from the keys file
@@ -90,6 +91,13 @@ type Membership struct {
 	Delegate bool          // delayed leaves are taken over where that is known to work
 	Sweep    bool          // memberships of participants who are gone are cleared
 	Grace    time.Duration // who publishes without a membership is not forwarded after that; 0 = is
+}
+
+// Bot is this server's own user in Matrix rooms.
+type Bot struct {
+	Commands    bool     // it answers them
+	Invite      []string // who may invite it: globs of user ids; none means the users of its own homeserver
+	ElementCall string   // base URL of an Element Call page, for links; "" = none
 }
 
 // Data is what survives a restart.

@@ -29,6 +29,7 @@ func TestDefaults(t *testing.T) {
 		Keys:  map[string]string{"devkey": "secret"},
 
 		Membership:  Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second},
+		Bot:         Bot{Commands: true},
 		RemoteUsers: true,
 		Limits:      Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}, Overload: Overload{CPU: 80}},
 	}

@@ -65,6 +65,9 @@ var settings = []setting{
 	{"membership.delegate", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Delegate })},
 	{"membership.sweep", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Sweep })},
 	{"membership.grace", true, "15s", period(func(c *Config) *time.Duration { return &c.Membership.Grace }, time.Second, time.Hour)},
+	{"bot.commands", true, "true", boolean(func(c *Config) *bool { return &c.Bot.Commands })},
+	{"bot.invite", false, "[\"@*:example.org\"]", userGlobs},
+	{"bot.element_call", true, "https://call.element.io", elementCall},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
 }
 
@@ -76,6 +79,7 @@ func defaults(c *Config) {
 	c.RemoteUsers = true
 	c.Limits.Requests = Requests{Address: 3000, User: 120, Server: 6000}
 	c.Limits.Overload = Overload{CPU: 80}
+	c.Bot.Commands = true
 	c.Membership = Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second}
 }
 

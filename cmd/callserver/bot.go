@@ -1,0 +1,45 @@
+package main
+
+import (
+	"slices"
+
+	"callserver/internal/config"
+	"callserver/internal/telemetry"
+	"callserver/signalling/homeserver"
+	"callserver/signalling/matrix"
+	"callserver/signalling/matrixrtc/standing"
+)
+
+// openBot makes the bot if a homeserver pushes events here.
+func (s *server) openBot(c *config.Config) {
+	if !slices.ContainsFunc(s.matrix, func(h *homeserver.Homeserver) bool { return h.Sender() != "" }) {
+		return
+	}
+	s.bot = matrix.New(matrix.Options{
+		Connections: s.matrix, Sessions: s.sessions, Rooms: s.rooms, Standing: s.authoriser.Standing, Refusal: s.refusal,
+		Invite: c.Bot.Invite, Servers: standing.Servers{Allow: c.Servers.Allow, Deny: c.Servers.Deny},
+		ElementCall: c.Bot.ElementCall, Silent: !c.Bot.Commands, Logger: s.log,
+	})
+}
+
+// refusal is what the authoriser remembers, in the bot's words.
+func (s *server) refusal(user string) (matrix.Refusal, bool) {
+	r, ok := s.authoriser.LastRefusal(user)
+	return matrix.Refusal{At: r.At, Words: r.Words, Room: r.Room, Device: r.Device, Addr: r.Addr}, ok
+}
+
+func (s *server) observeBot() {
+	if s.bot == nil {
+		return
+	}
+	telemetry.Poll(s.telemetry, s.bot.Stats,
+		counter("bot_commands_total", "Commands that the bot heard.", func(v matrix.Stats) uint64 { return v.Commands }),
+		counter("bot_ignored_total", "Commands too old, too many of one user, or of a homeserver that is not permitted.", func(v matrix.Stats) uint64 { return v.Ignored }),
+		counter("bot_dropped_total", "Commands, invitations and departures that the bot had no room for.", func(v matrix.Stats) uint64 { return v.Dropped }),
+		counter("bot_replies_total", "Messages that the bot sent.", func(v matrix.Stats) uint64 { return v.Replies }),
+		counter("bot_failures_total", "Steps of the bot that a homeserver did not take.", func(v matrix.Stats) uint64 { return v.Failures }),
+		counter("bot_joined_total", "Invitations that the bot followed.", func(v matrix.Stats) uint64 { return v.Joined }),
+		counter("bot_declined_total", "Invitations that the bot declined.", func(v matrix.Stats) uint64 { return v.Declined }),
+		counter("bot_left_total", "Rooms that the bot left because nobody else was in them.", func(v matrix.Stats) uint64 { return v.Left }),
+	)
+}

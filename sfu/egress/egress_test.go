@@ -96,7 +96,7 @@ func (c *client) WriteRTP(o *forward.Outgoing) error {
 	h = binary.BigEndian.AppendUint16(h, o.SequenceNumber)
 	h = binary.BigEndian.AppendUint32(h, o.Timestamp)
 	h = binary.BigEndian.AppendUint32(h, c.media.SSRC)
-	return c.Send(&c.media, &Packet{Header: h, Head: o.Head, Payload: o.Payload, Again: o.Retransmission})
+	return c.Send(&c.media, &Packet{Header: h, Head: o.Head, Payload: o.Payload, Fill: o.Fill, Again: o.Retransmission})
 }
 
 // audio returns a packet of a publisher.
@@ -174,11 +174,12 @@ func TestSockets(t *testing.T) {
 	c.media.Padding = true
 	c.SetPath(&Path{Sockets: []*udp.Socket{from}, To: udp.NewDestination(to.LocalAddr().(*net.UDPAddr).AddrPort())})
 	sizes := []int{1000, 1000, 990, 999, 700, 1000}
+	fill := []uint8{5, 5, 15, 6, 0, 5} // up to 1005, which is to follow
 	report := []byte{0x80, 201, 0, 1, 0, 0, 0, 9}
 	c.RTCP(report)
 	c.Turn(func() {
 		for i, n := range sizes {
-			if err := c.WriteRTP(&forward.Outgoing{SequenceNumber: uint16(i), Payload: bytes.Repeat([]byte{byte(i)}, n)}); err != nil {
+			if err := c.WriteRTP(&forward.Outgoing{SequenceNumber: uint16(i), Payload: bytes.Repeat([]byte{byte(i)}, n), Fill: fill[i]}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -189,7 +190,7 @@ func TestSockets(t *testing.T) {
 		inbox.Buffers[i] = make([]byte, 1500)
 	}
 	for len(c.got)+len(c.rtcp) <= len(sizes) {
-		if err := to.Receive(inbox); err != nil {
+		if err := to.Receive(inbox, nil); err != nil {
 			t.Fatal(err)
 		}
 		for i := range inbox.Len() {
@@ -209,8 +210,11 @@ func TestSockets(t *testing.T) {
 		padded[i] = padding
 	}
 	if from.Segments() {
-		if padded[2] != 10 || padded[3] != 1 || padded[4] != 0 || padded[5] != 0 {
-			t.Errorf("padding %v: packets 2 and 3 are 10 and 1 short, 4 is too short", padded)
+		if padded[0] != 5 || padded[1] != 5 || padded[2] != 15 || padded[3] != 6 || padded[4] != 0 || padded[5] != 5 {
+			t.Errorf("padding %v: all but 4, which is too short, are to have 1005 bytes", padded)
+		}
+		if calls := from.Stats().Calls; calls != 2 {
+			t.Errorf("%d system calls, want one for the report and one for the rest", calls)
 		}
 	}
 	if len(c.rtcp) != 1 || !bytes.Equal(c.rtcp[0], report) {

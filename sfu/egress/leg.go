@@ -11,9 +11,9 @@ import (
 	"callserver/sfu/udp"
 )
 
-// maxPadding is how many bytes of RTP padding a packet may get to be as long as those before it, so that they are sent in one run. Encoders
+// maxPadding is how many bytes of RTP padding a packet may get to be as long as those beside it, so that they are sent in one run. Encoders
 // cut a frame into parts that differ by a byte or two.
-const maxPadding = 16
+const maxPadding = forward.MaxFill
 
 // repeatable is how many packets a stream without retransmissions of its own remembers, for those sent again to be the same byte for byte.
 const repeatable = 64
@@ -34,6 +34,7 @@ type Leg struct {
 
 	// In the worker's turn only.
 	sealer      *srtp.Sealer // nil until the keys are known
+	overhead    int          // of the sealer, in bytes
 	path        *Path        // nil until there is one
 	outbox      *udp.Outbox  // of the path
 	first, last int32        // slots, if count > 0
@@ -63,7 +64,7 @@ func (l *Leg) Turn(f func()) {
 func (l *Leg) SetSealer(s *srtp.Sealer) {
 	l.Turn(func() {
 		if l.sealer == nil {
-			l.sealer = s
+			l.sealer, l.overhead = s, s.Overhead()
 		}
 	})
 }
@@ -109,6 +110,7 @@ type Packet struct {
 	Head    []byte // of the payload, may be empty
 	Payload []byte // the rest of it
 	Padding uint8  // bytes of padding; the header says so already
+	Fill    uint8  // bytes of padding that make it as long as the others of its batch, at most maxPadding
 	Again   bool   // it was sent before, with the same number
 }
 
@@ -129,7 +131,7 @@ func (l *Leg) Send(s *Stream, p *Packet) error {
 	}
 	plain, padding := p.Payload, int(p.Padding)
 	if s.Padding && padding == 0 {
-		padding = l.fill(n + len(p.Head) + len(plain))
+		padding = l.fill(n+len(p.Head)+len(plain), int(p.Fill))
 	}
 	if len(p.Head) > 0 || padding > 0 {
 		b := append(p.Header, p.Head...)
@@ -150,13 +152,15 @@ func (l *Leg) Send(s *Stream, p *Packet) error {
 	return nil
 }
 
-// fill is how many bytes of padding make a packet as long as those before it in the run.
-func (l *Leg) fill(size int) int {
-	missing := l.segment - size - l.sealer.Overhead()
-	if missing < 0 || missing > maxPadding || l.outbox == nil || !l.outbox.Segments(l.path.To) {
+// fill is how many bytes of padding make a packet as long as those before it in the run, or else those that follow.
+func (l *Leg) fill(size, more int) int {
+	if l.outbox == nil || !l.outbox.Segments(l.path.To) {
 		return 0
 	}
-	return missing
+	if missing := l.segment - size - l.overhead; missing >= more && missing <= maxPadding {
+		return missing
+	}
+	return more
 }
 
 // number returns the index under which a packet may be sealed.

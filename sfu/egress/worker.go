@@ -60,7 +60,7 @@ func (p *Pool) Len() int { return len(p.workers) }
 func (p *Pool) Assign() *Worker { return p.workers[int(p.next.Add(1)-1)%len(p.workers)] }
 
 // Run has the workers do what is queued. The caller does the home worker's part itself, unless that is busy already, and returns when it is
-// done; a negative home has all of them do their own. Call it after each batch of packets received.
+// done; a negative home has all of them do their own. Call it after a batch of packets received, when nothing more is there.
 func (p *Pool) Run(home int) {
 	for i, w := range p.workers {
 		if i != home && w.pending.Load() {

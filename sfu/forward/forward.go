@@ -16,6 +16,9 @@ type Layer struct{ Spatial, Temporal int8 }
 // NoLayer as a target pauses a Sink; as current layer it says that nothing is being forwarded.
 var NoLayer = Layer{-1, -1}
 
+// MaxFill bounds Outgoing.Fill.
+const MaxFill = 16
+
 // maxTemporal is the highest temporal layer id any of the codecs can carry.
 const maxTemporal = 7
 
@@ -31,6 +34,7 @@ type Outgoing struct {
 	Timestamp      uint32
 	Marker         bool
 	Padding        uint8 // octets of RTP padding to append (RFC 3550 §5.1); the payload is empty then
+	Fill           uint8 // octets by which the longest packet handed over together with this one is longer; 0 for more than MaxFill
 
 	Head    []byte // rewritten payload descriptor, may be empty
 	Payload []byte // the rest, bit for bit what the publisher sent

@@ -67,8 +67,26 @@ func Deliver(list []Delivery) {
 	work.put()
 }
 
+// level finds out by how much each packet is shorter than the longest of its stream.
+func level(list []Delivery) {
+	var longest [maxStreams]int
+	for i := range list {
+		in := &list[i].in
+		longest[in.stream] = max(longest[in.stream], len(in.packet.Payload))
+	}
+	for i := range list {
+		in := &list[i].in
+		if n := longest[in.stream] - len(in.packet.Payload); n <= MaxFill && !in.padding {
+			in.fill = uint8(n)
+		}
+	}
+}
+
 func deliver(list []Delivery, work *scratch) {
 	var needed [maxStreams]bool
+	if len(list) > 1 {
+		level(list)
+	}
 	for _, k := range list[0].to.sinks {
 		for i := range list {
 			if in := &list[i].in; k.push(in, work) {

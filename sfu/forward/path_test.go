@@ -186,3 +186,22 @@ func TestConcurrency(t *testing.T) {
 		t.Error("a closed source forwards")
 	}
 }
+
+// TestLevel says how much each packet of a batch lacks to the longest of its stream.
+func TestLevel(t *testing.T) {
+	type in struct {
+		stream  int8
+		size    int
+		padding bool
+	}
+	var list []Delivery
+	for _, i := range []in{{0, 1000, false}, {0, 1001, false}, {0, 985, false}, {0, 984, false}, {1, 990, false}, {0, 0, true}} {
+		list = append(list, Delivery{in: inbound{packet: &packet.Packet{Payload: make([]byte, i.size)}, stream: i.stream, padding: i.padding}})
+	}
+	level(list)
+	for i, want := range []uint8{1, 0, 16, 0, 0, 0} {
+		if got := list[i].in.fill; got != want {
+			t.Errorf("packet %d: %d, want %d", i, got, want)
+		}
+	}
+}

@@ -99,6 +99,7 @@ func (k *Sink) push(in *inbound, work *scratch) (waiting bool) {
 		return waiting
 	}
 	o := work.build(&e, in.packet, k.source.options.Codec, &in.vp8)
+	o.Fill = in.fill
 	k.journal.add(&e)
 	k.counts.Packets++
 	k.counts.Bytes += uint64(len(o.Head) + len(o.Payload))

@@ -86,6 +86,7 @@ type inbound struct {
 	live    uint8 // bit per stream
 	newest  bool  // follows all others of its stream
 	padding bool  // nothing but padding
+	fill    uint8 // by which the longest packet of the stream in its batch is longer, at most MaxFill
 	at      time.Duration
 }
 

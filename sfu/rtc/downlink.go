@@ -150,7 +150,7 @@ func (d *downlink) WriteRTP(o *forward.Outgoing) error {
 		return nil
 	}
 	stream, payload, seq := &out.media, w.payload, o.SequenceNumber
-	p := egress.Packet{Head: o.Head, Payload: o.Payload, Padding: o.Padding, Again: o.Retransmission}
+	p := egress.Packet{Head: o.Head, Payload: o.Payload, Padding: o.Padding, Fill: o.Fill, Again: o.Retransmission}
 	if o.Retransmission && w.rtx != 0 && d.rtx.Load() { // RFC 4588 §4
 		stream, payload, p.Again = &out.rtx, w.rtx, false
 		out.sequence++

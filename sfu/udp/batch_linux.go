@@ -99,15 +99,21 @@ type inbox struct {
 	names    [BatchSize]unix.RawSockaddrInet6
 	errno    unix.Errno
 	read     func(fd uintptr) bool // made once: a closure for every call would be allocated
+	idle     func()                // nil = called
 	got      int
 }
 
-func (s *Socket) receiveBatch(b *Inbox) error {
+func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 	f := &b.fast
 	if f.read == nil {
 		f.read = func(fd uintptr) bool {
 			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.messages[0])), BatchSize, unix.MSG_DONTWAIT, 0, 0)
 			f.got, f.errno = int(n), errno
+			if errno == unix.EAGAIN && f.idle != nil {
+				call := f.idle
+				f.idle = nil
+				call() // what arrives meanwhile ends the wait
+			}
 			return errno != unix.EAGAIN && errno != unix.EINTR
 		}
 	}
@@ -119,7 +125,7 @@ func (s *Socket) receiveBatch(b *Inbox) error {
 		h.Iov, h.Flags = &f.vectors[i], 0
 		h.SetIovlen(1)
 	}
-	b.n = 0
+	b.n, f.idle = 0, idle
 	if err := s.fast.raw.Read(f.read); err != nil {
 		return err
 	}

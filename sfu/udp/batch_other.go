@@ -24,7 +24,7 @@ func (n *name) set(netip.AddrPort) {}
 
 type inbox struct{}
 
-func (s *Socket) receiveBatch(*Inbox) error { return errors.ErrUnsupported }
+func (s *Socket) receiveBatch(*Inbox, func()) error { return errors.ErrUnsupported }
 
 type outbox struct{}
 

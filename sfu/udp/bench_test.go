@@ -15,7 +15,7 @@ func TestAllocations(t *testing.T) {
 		}
 		o.Flush()
 		for n := 0; n < len(data); n += b.Len() {
-			if err := to.Receive(b); err != nil {
+			if err := to.Receive(b, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -113,10 +113,14 @@ func (s *Socket) Stats() Stats {
 // Segments reports whether runs of datagrams are handed to the kernel in one piece.
 func (s *Socket) Segments() bool { return s.fast.segments }
 
-// Receive waits for datagrams and takes what is there, at most BatchSize, into b. Errors other than net.ErrClosed pass.
-func (s *Socket) Receive(b *Inbox) error {
+// Receive waits for datagrams and takes what is there, at most BatchSize, into b. If there is nothing yet it calls idle first, so that what the batches
+// before have brought is dealt with before it waits, and not while more of it arrives; nil does nothing. Errors other than net.ErrClosed pass.
+func (s *Socket) Receive(b *Inbox, idle func()) error {
 	if s.fast.ready() {
-		return s.receiveBatch(b)
+		return s.receiveBatch(b, idle)
+	}
+	if idle != nil {
+		idle()
 	}
 	b.n = 0
 	n, from, err := s.read(b.Buffers[0])

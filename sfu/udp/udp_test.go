@@ -42,7 +42,7 @@ func receive(t testing.TB, s *Socket, n int) (got [][]byte, from []netip.AddrPor
 	t.Helper()
 	b := newInbox()
 	for len(got) < n {
-		if err := s.Receive(b); err != nil {
+		if err := s.Receive(b, nil); err != nil {
 			t.Fatal(err)
 		}
 		for i := range b.Len() {
@@ -224,10 +224,40 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// TestIdle deals with what came before it waits, once, and not while there is more.
+func TestIdle(t *testing.T) {
+	from, to := listen(t, loopback, Options{}), listen(t, loopback, Options{})
+	send := func() {
+		if _, err := from.WriteToAddrPort([]byte("x"), addrOf(to)); err != nil {
+			t.Error(err)
+		}
+	}
+	calls := 0
+	b := newInbox()
+	receive := func() {
+		t.Helper()
+		if err := to.Receive(b, func() { calls++; send() }); err != nil || b.Len() != 1 {
+			t.Errorf("%d datagrams, %v", b.Len(), err)
+		}
+	}
+	receive() // what idle sends ends the wait
+	if calls != 1 {
+		t.Errorf("idle called %d times, want once", calls)
+	}
+	if !to.fast.ready() {
+		return
+	}
+	send()
+	receive()
+	if calls != 1 {
+		t.Error("idle called though there was something")
+	}
+}
+
 func TestClosed(t *testing.T) {
 	s := listen(t, loopback, Options{})
 	failed := make(chan error)
-	go func() { failed <- s.Receive(newInbox()) }()
+	go func() { failed <- s.Receive(newInbox(), nil) }()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

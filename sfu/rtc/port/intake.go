@@ -18,6 +18,10 @@ import (
 // maxControl bounds the datagrams of one address that wait for Pion (STUN, DTLS, data channels); more are dropped, and come again.
 const maxControl = 1024
 
+// maxBatches bounds the batches that are opened before what came of them is sent: the packets of a frame come one after the other, and are sent
+// in one run if they are sent together.
+const maxBatches = 4
+
 // A Receiver takes the media datagrams, RTP and RTCP, of one client. Calls come from the goroutine of a socket, one after the other for as long as the
 // client sends from one address.
 type Receiver interface {
@@ -32,7 +36,7 @@ func isMedia(b []byte) bool { return len(b) > 0 && b[0]>>6 == 2 }
 // address without a route is dropped.
 type intake struct {
 	sockets []*udp.Socket
-	after   func(home int) // called after each batch
+	after   func(home int) // called when a socket has nothing more, at the latest after maxBatches
 	control chan control
 	closed  chan struct{}
 	once    sync.Once
@@ -77,8 +81,18 @@ func (in *intake) readLoop(home int) {
 			p.Release()
 		}
 	}()
+	batches := 0
+	deal := func() {
+		if batches > 0 {
+			batches = 0
+			in.after(home)
+		}
+	}
 	for {
-		if err := in.sockets[home].Receive(&r.inbox); err != nil {
+		if batches >= maxBatches {
+			deal()
+		}
+		if err := in.sockets[home].Receive(&r.inbox, deal); err != nil {
 			select {
 			case <-in.closed:
 				return
@@ -105,7 +119,7 @@ func (in *intake) readLoop(home int) {
 				in.pass(control{p, len(b), from})
 			}
 		}
-		in.after(home)
+		batches++
 	}
 }
 

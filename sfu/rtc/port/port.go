@@ -39,7 +39,7 @@ type Options struct {
 	Net        transport.Net          // nil = the system's; with one of its own TCP is off
 	Log        logging.LoggerFactory
 	Share      int            // how many UDP sockets share each address, so that as many cores receive; 0 = 1
-	After      func(home int) // called after each batch of datagrams, by the goroutine of the socket with that index, or of a TCP connection (-1); nil = nothing
+	After      func(home int) // called when a socket has nothing more, by the goroutine of the socket with that index, or after a packet of a TCP connection (-1); nil = nothing
 }
 
 // Ports are the media sockets: a UDP socket for every local address, all on one port, because replies must leave from the

@@ -6,11 +6,11 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// Intervals of what a peer sends about media (RFC 3550 §6.2, RFC 4585). All are multiples of the engine's tick.
+// Intervals of what a peer sends about media (RFC 3550 §6.2, RFC 4585), in ticks of the peer: peerTicks of the engine's.
 const (
-	lossTicks     = 2   // 20 ms: ask for lost packets
-	feedbackTicks = 5   // 50 ms: transport-wide feedback
-	reportTicks   = 100 // 1 s: reception and sender reports
+	lossTicks     = 1  // 20 ms: ask for lost packets
+	feedbackTicks = 3  // 60 ms: transport-wide feedback
+	reportTicks   = 50 // 1 s: reception and sender reports
 )
 
 // maxReports is how many report blocks a packet holds (RFC 3550 §6.4.1).

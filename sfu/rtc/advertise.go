@@ -27,6 +27,8 @@ const (
 	discoverTime = 3 * time.Second
 	// discoverInterval is how often they are asked again, since public addresses change.
 	discoverInterval = time.Minute
+	// watchInterval is how soon a change of this host's addresses is noticed.
+	watchInterval = 5 * time.Second
 )
 
 // announcement is what clients are told of our addresses.
@@ -120,6 +122,32 @@ func named(list []Advertised) []netip.Addr {
 	return out
 }
 
+// watchLoop looks whether this host has other addresses by now. Clients that connect from then on, or again, are told them.
+func (e *Engine) watchLoop(ctx context.Context) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	failed := ""
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		changed, err := e.ports.Refresh()
+		if changed {
+			e.log.Info("network addresses changed", "now", e.ports.Local())
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != "" && text != failed { // once, not at every look
+			e.log.Warn("network addresses not in use", "error", err)
+		}
+		failed = text
+	}
+}
+
 // startDiscovery asks STUN servers, if there are any, and returns when they have answered, or have not for too long.
 func (e *Engine) startDiscovery(ctx context.Context) {
 	if len(e.options.STUN) == 0 {
@@ -153,7 +181,7 @@ func (e *Engine) discoverLoop(ctx context.Context, answered func()) {
 
 // discover asks once for every local address. What was found stays where no answer comes.
 func (e *Engine) discover(ctx context.Context) {
-	for _, local := range e.ports.Addresses {
+	for _, local := range e.ports.Local() {
 		if local.IsLoopback() {
 			continue
 		}

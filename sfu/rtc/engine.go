@@ -102,6 +102,9 @@ func New(o Options) (*Engine, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop = stop
 	e.loops.Go(func() { e.tickLoop(ctx) })
+	if o.Net == nil {
+		e.loops.Go(func() { e.watchLoop(ctx) })
+	}
 	e.startDiscovery(ctx)
 	return e, nil
 }

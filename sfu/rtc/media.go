@@ -83,10 +83,10 @@ func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
 
 	s.SetLite(o.Lite)
 	s.SetNet(p.Net)
-	s.SetIncludeLoopbackCandidate(slices.ContainsFunc(p.Addresses, netip.Addr.IsLoopback))
+	s.SetIncludeLoopbackCandidate(slices.ContainsFunc(p.Local(), netip.Addr.IsLoopback))
 	s.SetIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
-		return ok && slices.Contains(p.Addresses, a.Unmap())
+		return ok && p.Has(a.Unmap())
 	})
 	var networks []webrtc.NetworkType
 	if p.UDP != nil {

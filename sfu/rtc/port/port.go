@@ -10,13 +10,13 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"callserver/sfu/udp"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/transport/v5"
-	"github.com/pion/transport/v5/stdnet"
 )
 
 // socketBuffer is asked of the kernel for every media socket, so that a burst of key frames is not lost in it. The kernel
@@ -43,16 +43,19 @@ type Options struct {
 }
 
 // Ports are the media sockets: a UDP socket for every local address, all on one port, because replies must leave from the
-// address that was asked, and one TCP socket. The fields are fixed once it is open.
+// address that was asked, and one TCP socket. The exported fields are fixed once it is open. Safe for concurrent use.
 type Ports struct {
-	UDPPort, TCPPort int                     // 0 = none
-	UDP              *ice.MultiUDPMuxDefault // nil = none
-	TCP              *tcpMux                 // nil = none
-	Addresses        []netip.Addr            // local ones in use, IPv4 first
+	UDPPort, TCPPort int     // 0 = none
+	UDP              *udpMux // nil = none
+	TCP              *tcpMux // nil = none
 	Net              transport.Net
 
-	intakes map[netip.Addr]*intake
+	options Options
 	gate    *gate // of TCP, nil = none
+
+	mu        sync.RWMutex
+	addresses []netip.Addr           // local ones in use, IPv4 first
+	intakes   map[netip.Addr]*intake // also of addresses that are gone
 }
 
 // Open opens the sockets that o asks for. The caller closes them.
@@ -61,10 +64,11 @@ func Open(o Options) (*Ports, error) {
 	if o.After == nil {
 		o.After = func(int) {}
 	}
+	p.options = o
 	if p.Net == nil {
-		n, err := stdnet.NewNet()
+		n, err := newSystem()
 		if err != nil {
-			return nil, fmt.Errorf("look at network interfaces: %w", err)
+			return nil, err
 		}
 		p.Net = n
 	}
@@ -75,7 +79,7 @@ func Open(o Options) (*Ports, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("no local address to receive media on: allow loopback, name one that exists, or choose other interfaces (media.interfaces)")
 	}
-	p.Addresses = addresses
+	p.addresses = addresses
 	if o.UDP >= 0 {
 		if err := p.listenUDP(o, addresses); err != nil {
 			return nil, err
@@ -97,9 +101,6 @@ func (p *Ports) ShareTCP(l net.Listener) bool {
 	p.gate.share(l)
 	return true
 }
-
-// Has reports whether a is one of the local addresses that are used.
-func (p *Ports) Has(a netip.Addr) bool { return slices.Contains(p.Addresses, a) }
 
 // Close closes every socket; the read loops below them end with it.
 func (p *Ports) Close() error {
@@ -177,14 +178,10 @@ func (p *Ports) listenUDP(o Options, addresses []netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("media.udp_port: %w", err)
 	}
-	log := o.Log.NewLogger("ice")
-	muxes := make([]ice.UDPMux, 0, len(all))
+	p.UDP = &udpMux{ports: p, muxes: map[netip.Addr]*ice.UDPMuxDefault{}}
 	for i, sockets := range all {
-		in := newIntake(sockets, o.After)
-		p.intakes[addresses[i]] = in
-		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log, UDPConn: in, Net: p.Net}))
+		p.take(addresses[i], sockets)
 	}
-	p.UDP = ice.NewMultiUDPMuxDefault(muxes...)
 	return nil
 }
 
@@ -226,7 +223,7 @@ func listenOn(n transport.Net, o Options, at netip.AddrPort) ([]*udp.Socket, err
 // was asked. Connections to an address that is not ours to use are closed.
 func (p *Ports) listenTCP(o Options, addresses []netip.Addr) error {
 	local := &net.TCPAddr{Port: o.TCP}
-	if len(addresses) == 1 {
+	if len(addresses) == 1 && (len(o.Listen) > 0 || addresses[0].IsLoopback()) { // else others may come
 		local.IP = addresses[0].AsSlice()
 	}
 	l, err := net.ListenTCP("tcp", local)
@@ -236,7 +233,7 @@ func (p *Ports) listenTCP(o Options, addresses []netip.Addr) error {
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
 		p.TCPPort = a.Port
 	}
-	p.gate = newGate(l, func() []netip.Addr { return p.Addresses })
+	p.gate = newGate(l, p.Local)
 	p.TCP = &tcpMux{after: o.After, conns: map[*tcpConn]struct{}{}, TCPMuxDefault: ice.NewTCPMuxDefault(ice.TCPMuxParams{
 		Listener: p.gate, Logger: o.Log.NewLogger("ice"),
 		ReadBufferSize: tcpReadPackets, WriteBufferSize: tcpWriteBuffer,

@@ -36,7 +36,7 @@ func (p *Ports) Attach(l Link, firm bool, r Receiver) (*Route, error) {
 	if l.TCP {
 		return p.attachTCP(remote, r)
 	}
-	in := p.intakes[l.Local.Unmap()]
+	in := p.intake(l.Local.Unmap())
 	if in == nil {
 		return nil, fmt.Errorf("media of %s: no socket on %s", remote, l.Local)
 	}

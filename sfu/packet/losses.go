@@ -13,18 +13,23 @@ const (
 	defaultNackSpacing = 70 * time.Millisecond
 	minNackSpacing     = 20 * time.Millisecond
 	maxNackSpacing     = 400 * time.Millisecond
+	maxNackPatience    = 40 * time.Millisecond
 )
 
-// Losses decides which missing packets of one stream to ask for, and when (RFC 4585 §6.2.1): at once, then after a round trip time that grows
-// by a quarter with each of at most five tries. The zero value is ready; not safe for concurrent use. Times are since any fixed origin.
+// Losses decides which missing packets of one stream to ask for, and when (RFC 4585 §6.2.1): at once where packets keep their order, else as
+// late as they lately came on their own; then after a round trip time that grows by a quarter with each of at most five tries. The zero value
+// is ready; not safe for concurrent use. Times are since any fixed origin.
 type Losses struct {
-	missing []loss // by rising seq, at most maxOutstanding
-	spacing time.Duration
+	missing  []loss // by rising seq, at most maxOutstanding
+	spacing  time.Duration
+	patience time.Duration // before a packet is asked for at all
 }
 
 type loss struct {
 	seq     uint64
 	tries   int
+	missed  time.Duration // when a later one came
+	asked   time.Duration // when it was asked for last
 	next    time.Duration
 	spacing time.Duration // to the try after next
 }
@@ -48,19 +53,23 @@ func (l *Losses) Add(end, n uint64, now time.Duration) {
 		spacing = defaultNackSpacing
 	}
 	for seq := end - n; seq < end; seq++ {
-		l.missing = append(l.missing, loss{seq: seq, next: now, spacing: spacing})
+		l.missing = append(l.missing, loss{seq: seq, missed: now, next: now + l.patience, spacing: spacing})
 	}
+	l.patience -= l.patience / 16 // where packets get lost and never overtake each other it ends soon
 }
 
-// Found notes that a packet arrived after all and returns how often it was asked for.
-func (l *Losses) Found(seq uint64) (tries int) {
-	for i := range l.missing {
-		if l.missing[i].seq == seq {
-			tries = l.missing[i].tries
-			l.missing = slices.Delete(l.missing, i, i+1)
-			return tries
-		}
+// Found notes that a packet arrived after all and returns how often it was asked for, 0 if it came on its own: before an answer could.
+func (l *Losses) Found(seq uint64, now time.Duration) (tries int) {
+	i := slices.IndexFunc(l.missing, func(m loss) bool { return m.seq == seq })
+	if i < 0 {
+		return 0
 	}
+	m := l.missing[i]
+	l.missing = slices.Delete(l.missing, i, i+1)
+	if m.tries > 0 && now-m.asked >= l.spacing/2 {
+		return m.tries
+	}
+	l.patience = min(max(l.patience, now-m.missed), maxNackPatience)
 	return 0
 }
 
@@ -76,6 +85,7 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 				continue
 			}
 			m.tries++
+			m.asked = now
 			m.next = now + m.spacing
 			m.spacing = min(m.spacing+m.spacing/4, maxNackSpacing)
 			seqs = append(seqs, uint16(m.seq))

@@ -155,7 +155,7 @@ func TestLosses(t *testing.T) {
 	}
 	due(0, low(70002, 70003, 70004)...)
 	due(69)
-	if tries := l.Found(70003); tries != 1 {
+	if tries := l.Found(70003, ms(60)); tries != 1 {
 		t.Errorf("found after %d tries, want 1", tries)
 	}
 	due(70, low(70002, 70004)...)
@@ -183,6 +183,44 @@ func TestLosses(t *testing.T) {
 	due(399)
 	due(400, low(79999)...)
 	due(800, low(79999)...) // the back-off is bounded, too
+}
+
+// Where packets overtake each other they are given the time that they take, and no more than that is ever asked for twice.
+func TestLossesAreNotDisorder(t *testing.T) {
+	var l Losses
+	l.SetRTT(ms(40))
+	l.Add(100, 1, ms(0))
+	if got := l.Due(ms(0), nil); len(got) != 1 {
+		t.Fatal("without disorder the first packet is asked for at once")
+	}
+	if tries := l.Found(99, ms(15)); tries != 0 {
+		t.Errorf("found after %d tries, but no answer comes within 15 of 40 ms", tries)
+	}
+	l.Add(200, 1, ms(100))
+	if got := l.Due(ms(114), nil); len(got) != 0 {
+		t.Error("asked for after 14 ms, where packets came 15 ms late")
+	}
+	if got := l.Due(ms(115), nil); len(got) != 1 {
+		t.Error("not asked for after 15 ms")
+	}
+	if tries := l.Found(199, ms(155)); tries != 1 {
+		t.Errorf("found after %d tries, want 1: the answer", tries)
+	}
+	for n := range 100 { // only losses from here
+		l.Add(uint64(1000+10*n), 1, ms(1000))
+	}
+	l.Clear()
+	l.Add(3000, 1, ms(2000))
+	if got := l.Due(ms(2001), nil); len(got) != 1 {
+		t.Error("the disorder of long ago still delays")
+	}
+	l.Found(2999, ms(2005))
+	l.Add(4000, 1, ms(3000))
+	l.Found(3999, ms(3900))
+	l.Add(5000, 1, ms(4000))
+	if got := l.Due(ms(4000)+maxNackPatience, nil); len(got) != 1 {
+		t.Error("patience has no bound")
+	}
 }
 
 func TestLossesAreBounded(t *testing.T) {

@@ -4,8 +4,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { launchBehindLink, serverSide } from '../clients/faults.mjs';
 import { finish } from '../clients/process.mjs';
 import { claim, until } from '../clients/wait.mjs';
-import { carried, heard, late, quantile, seen, settled, track, within } from './figures.mjs';
-import { camera, full, plain } from './scenarios.mjs';
+import { carried, filmed, heard, late, quantile, seen, settled, track, within } from './figures.mjs';
+import { camera, full, limits, plain } from './scenarios.mjs';
 
 const interval = 100; // ms between two samples of a page
 const cleanSeconds = 8;
@@ -28,7 +28,7 @@ const readLines = (path) => readFileSync(path, 'utf8').split('\n').slice(0, -1).
 
 // Call is the two of them, both receiving what they should, over a plain line.
 class Call {
-  constructor(stage, server, link, direction) { Object.assign(this, { stage, server, link, direction }); }
+  constructor(stage, server, link, direction, limits) { Object.assign(this, { stage, server, link, direction, limits }); }
 
   async open(room = this.stage.room) {
     const { stage, server, link } = this;
@@ -73,7 +73,7 @@ class Call {
       const from = Date.now() - cleanSeconds * 1000;
       audio = within([...audio, ...more.audio], from, Infinity);
       video = within([...video, ...more.video], from, Infinity);
-      doubts = from < began ? ['too short'] : [...doubtsOfCall(video, audio), ...doubtsOfLink(within(this.link.trace(), from, Infinity))];
+      doubts = from < began ? ['too short'] : [...doubtsOf({ video, audio }, this.limits), ...lateness(within(this.link.trace(), from, Infinity), this.limits)];
       if (!doubts.length) return;
     }
     throw new Void(`the clean part was not clean: ${doubts.join(', ')}`);
@@ -87,24 +87,25 @@ class Call {
     const to = Date.now();
     const { samples, video, audio } = await this.recorded(this.bob);
     const trace = within(this.link.trace(), from, to);
-    const doubts = doubtsOfLink(trace);
+    const doubts = lateness(trace, this.limits);
     if (doubts.length) throw new Void(doubts.join());
     return { from, samples: within(samples, from, to), video: within(video, from, to), audio: within(audio, from, to), trace };
   }
 }
 
-const tolerable = 50; // ms by which the link may be late in one tenth of a second of a hundred
-
-const doubtsOfLink = (trace) => (late(trace) > tolerable ? [`the link was ${late(trace).toFixed(0)} ms late`] : []);
-
-function doubtsOfCall(video, audio) {
+// doubtsOf tells why these figures of a plain line can only be the machine's doing.
+function doubtsOf({ video, audio }, limits) {
+  const due = (cleanSeconds * 1000) / interval;
+  if (Math.min(video.length, audio.length) < due * limits.fps) return [`a page noted its figures ${video.length} times of ${due}`];
   const { fps, frozen } = seen(video);
   const { concealed } = heard(audio);
   return [
-    fps < camera.fps * 0.85 && `${fps.toFixed(1)} of ${camera.fps} frames/s`, frozen > 1 && `frozen ${frozen.toFixed(1)} %`,
-    concealed > 1 && `${concealed.toFixed(1)} % of the sound concealed`,
+    fps < camera.fps * limits.fps && `${fps.toFixed(1)} of ${camera.fps} frames/s`, frozen > limits.frozen && `frozen ${frozen.toFixed(1)} %`,
+    concealed > limits.concealed && `${concealed.toFixed(1)} % of the sound concealed`,
   ].filter(Boolean);
 }
+
+const lateness = (trace, limits) => (late(trace) > limits.late ? [`the link was ${late(trace).toFixed(0)} ms late`] : []);
 
 function figuresOf({ samples, video, audio, trace }, direction) {
   return { ...carried(trace, direction), ...heard(audio), ...seen(video), roundTrip: quantile(samples.map(({ roundTrip }) => roundTrip), 0.5) };
@@ -121,13 +122,16 @@ async function steps(call, scenario) {
   await call.open();
   await call.link.play(...scenario.before(call.direction));
   await call.clean();
+  await call.alice.call('record', interval);
   const noted = await call.during(scenario.steps(call.direction), scenario.seconds);
   const turn = noted.from + scenario.phase * 1000;
   const low = within(noted.video, noted.from, turn);
   const { queue, worstQueue } = carried(within(noted.trace, noted.from + 2000, turn), call.direction);
+  const sent = filmed(await call.alice.call('recorded'));
   return {
     ...figuresOf(noted, call.direction), queue, worstQueue, kbps: seen(low).kbps,
     down: settled(low, scenario.lines), up: settled(within(noted.video, turn, Infinity), full),
+    sentDown: settled(within(sent, noted.from, turn), scenario.lines), sentUp: settled(within(sent, turn, turn + scenario.phase * 1000), full),
   };
 }
 
@@ -151,14 +155,15 @@ async function crowd(call, scenario) {
   await call.receives(carol);
   await call.clean();
   const before = await load(call, scenario.seconds);
-  await call.recorded(carol);
+  const good = await call.recorded(carol);
   const noting = call.during(scenario.steps(call.direction), scenario.seconds + loadMargin);
   const [noted, after] = await Promise.all([noting, load(call, scenario.seconds)]);
   const { samples, video, audio } = await call.recorded(carol);
   return {
     ...figuresOf({ samples, video, audio, trace: noted.trace }, call.direction), theirs: figuresOf(noted, call.direction),
-    loss: 100 * after.packets.loss, top: 100 * after.packets.top_layer, latency: after.latency.p99_ms, latencyBefore: before.latency.p99_ms,
-    lossBefore: 100 * before.packets.loss,
+    concealedBefore: heard(good.audio).concealed, frozenBefore: seen(good.video).frozen, latencyBefore: before.latency.p99_ms,
+    loss: 100 * after.packets.loss, top: 100 * after.packets.top_layer, latency: after.latency.p99_ms,
+    worse: Math.max(heard(audio).concealed - heard(good.audio).concealed, seen(video).frozen - seen(good.video).frozen),
   };
 }
 
@@ -167,7 +172,7 @@ const kinds = { steady, steps, crowd };
 // measure runs a scenario against a server and returns its figures.
 export async function measure(scenario, direction, { world, server, link }) {
   const stage = world.stage(`${scenario.name}-${direction}`);
-  const call = new Call(stage, server, link, direction);
+  const call = new Call(stage, server, link, direction, scenario.limits ?? limits);
   try {
     return await kinds[scenario.kind](call, scenario);
   } catch (error) {

@@ -57,6 +57,12 @@ export function seen(samples) {
   };
 }
 
+// filmed is what a publisher's encoders made over time, in the form of what a receiver sees: the largest layer of which frames came.
+export const filmed = (samples) => samples.slice(5).map(({ at, sent }, i) => {
+  const rising = sent.filter((now) => now.framesEncoded > (samples[i].sent.find(({ rid }) => rid === now.rid)?.framesEncoded ?? 0));
+  return { at, frameHeight: Math.max(0, ...rising.map(({ frameHeight }) => frameHeight)), framesDecoded: at };
+});
+
 // settled returns after how many ms the picture had so many lines and kept them, but for a twentieth of the remaining time; Infinity if never.
 export function settled(samples, lines) {
   const right = samples.map((now, i) => now.frameHeight === lines && i > 0 && samples.slice(Math.max(0, i - 5), i).some((s) => s.framesDecoded < now.framesDecoded));

@@ -1,7 +1,7 @@
 // The figures of a bad network are claims about servers: this says that they are computed right.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { carried, heard, late, seen, settled } from './figures.mjs';
+import { carried, filmed, heard, late, seen, settled } from './figures.mjs';
 import { missed } from './scenarios.mjs';
 import { tables } from './table.mjs';
 
@@ -37,6 +37,15 @@ test('a step: when the picture has the right size for good', () => {
   assert.equal(settled(film([...times(15, 540), ...times(20, 180), ...times(65, 540), ...times(100, 180)]), 180), 10_000, 'a first try does not count');
   assert.equal(settled(film(times(200, 540)), 180), Infinity);
   assert.equal(settled(times(200, 0).map((_, i) => ({ at: 100 * i, frameHeight: 180, framesDecoded: 7 })), 180), Infinity, 'a picture that stands has no size');
+});
+
+test('a publisher: the largest layer that it makes', () => {
+  const made = tenths(100, (i) => ({
+    sent: [{ rid: 'q', frameHeight: 180, framesEncoded: i }, { rid: 'f', frameHeight: 540, framesEncoded: Math.min(i, 30) }],
+  }));
+  const series = filmed(made);
+  assert.deepEqual([series[0].frameHeight, series.at(-1).frameHeight], [540, 180]);
+  assert.equal(settled(series.filter(({ at }) => at >= 2000), 180), 1500);
 });
 
 test('the link: queue, rate, loss and its own lateness', () => {

@@ -3,11 +3,11 @@ import { names } from './scenarios.mjs';
 
 const columns = {
   steady: ['concealed', 'gap', 'frozen', 'still', 'fps', 'lines', 'kbps', 'buffer', 'roundTrip'],
-  steps: ['down', 'queue', 'worstQueue', 'up', 'concealed', 'gap', 'frozen', 'kbps'],
-  crowd: ['concealed', 'gap', 'frozen', 'lines', 'loss', 'latency', 'latencyBefore', 'top'],
+  steps: ['down', 'queue', 'worstQueue', 'up', 'sentDown', 'sentUp', 'concealed', 'gap', 'frozen', 'kbps'],
+  crowd: ['concealed', 'gap', 'frozen', 'lines', 'worse', 'loss', 'latency', 'latencyBefore', 'top'],
 };
 
-const digits = { concealed: 2, frozen: 2, fps: 1, loss: 3, top: 2 };
+const digits = { concealed: 2, frozen: 2, fps: 1, worse: 2, loss: 3, top: 2 };
 
 const number = (name, value) => (Number.isFinite(value) ? value.toFixed(digits[name] ?? 0) : 'never');
 

@@ -147,6 +147,12 @@ export class Call {
     await this.#button("incall_leave").waitFor();
   }
 
+  /** What Element Call says in place of the call when it has given up; undefined otherwise. */
+  async error() {
+    const text = await this.frame?.evaluate(() => document.body.innerText).catch(() => ""); // the page may be gone
+    return /Error Code: \w+/.exec(text ?? "")?.[0];
+  }
+
   toggleMicrophone() {
     return this.#button("incall_mute").click();
   }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 
 import { Call, launchMortal, PATIENCE_MS } from "../elementcall/call.mjs";
 import { MatrixError } from "../homeservers/homeserver.mjs";
+import { say } from "../process/cache.mjs";
 import { eventually } from "../process/eventually.mjs";
 import { Stack } from "../stack/stack.mjs";
 import { Secrets } from "./secrets.mjs";
@@ -19,8 +20,11 @@ export const RESTART_MS = 60_000;
 /** Element Call as it ships, but for its patience with a homeserver that is stopped: it would send nothing after 10 s. */
 const elementCall = { sync_disconnect_grace_period_ms: 3_600_000 };
 
-/** How many pages load at a time: more would only wait for each other's processor. */
-const AT_A_TIME = 3;
+/** How many pages load at a time: more would only wait for each other's processor, and Element Call has deadlines of 5 s. */
+const AT_A_TIME = 2;
+
+/** How often a page is loaded again that could not join: on a machine that is too slow Element Call gives up by itself. */
+const AGAIN = 2;
 
 const stateKey = (call) => `_${call.user.id}_${call.device}_m.call`;
 
@@ -125,13 +129,28 @@ export class Haunt {
 
   /** Opens the room's page, for the first time or again, presses Join, and waits for the membership and its delegation. */
   async enter(call) {
+    for (let n = 0; ; n++) {
+      try {
+        return await this.#enter(call);
+      } catch (error) {
+        const shown = await call.error();
+        if (n === AGAIN || !shown) throw error;
+        say(`${call.name} shows "${shown}", and is loaded again`);
+      }
+    }
+  }
+
+  async #enter(call) {
     call.delegated = call.announced = false;
+    const before = call.lines.length;
+    const gaveUp = () => call.lines.slice(before).some((line) => line.includes("Error boundary caught")) || undefined;
     await call.open(this.stack.site.link(call.user, { room: call.room.id }));
     const [session] = await call.page.evaluate(() => [JSON.parse(localStorage.getItem("matrix-auth-store"))]);
     this.secrets.add("an access token", session.access_token);
     await call.join();
     // Who comes back before anybody noticed is a member by the event of before: Synapse makes no new one of the same content.
-    await eventually(`${call.name} announces itself`, PATIENCE_MS, async () => call.announced || undefined);
+    await eventually(`${call.name} announces itself`, PATIENCE_MS, async () => call.announced || gaveUp());
+    assert.ok(call.announced, `${call.name} gave up`);
     call.member = await eventually(`${call.name} is a member`, PATIENCE_MS, async () => {
       const event = await this.membership(call);
       return event.content.device_id ? event : undefined;

@@ -1,6 +1,7 @@
 // Ghosts, in long: `make long PART=ghosts`. On each homeserver ten rooms, a witness in three of them, and ten rounds in which
-// ten Element Calls are killed at once, and callserver with one more. HOMESERVER=synapse or dendrite runs one of the two,
-// ROUNDS, ROOMS and WITNESSES less of it, or more: two cores carry a dozen calls and no witness in each room. With OUTAGE=SECONDS it is the outage in place of the rounds: `make long PART=outage`.
+// ten Element Calls are killed, up to all at once, and callserver with one more. HOMESERVER=synapse or dendrite runs one of the two,
+// ROUNDS, ROOMS and WITNESSES less of it, or more: two cores carry a dozen calls and no witness in each room. With
+// OUTAGE=SECONDS it is the outage in place of the rounds: `make long PART=outage`.
 import assert from "node:assert/strict";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,7 +16,7 @@ import { outage } from "./outage.mjs";
 const number = (name, otherwise) => Number(process.env[name] || otherwise);
 
 /** What was counted on one homeserver; times are the slowest, in ms. */
-const tally = () => ({ clients: 0, slowestClient: 0, callservers: 0, slowestReturn: 0, seconds: 0 });
+const tally = () => ({ clients: 0, atOnce: 0, slowestClient: 0, callservers: 0, slowestReturn: 0, seconds: 0 });
 
 async function haunted(kind, name, options, work) {
   await (await peer(kind)).prepare();
@@ -44,10 +45,12 @@ async function rounds(haunt, tell) {
   const witnesses = await each(haunt.rooms.slice(0, number("WITNESSES", 3)), (room) => haunt.join(haunt.house.browser, room.witness, room));
   tell(`${witnesses.length} witnesses are in their calls`);
   const count = number("ROUNDS", 10);
-  let victims = await come(haunt);
+  const come = (rooms) => arrive(haunt, rooms, witnesses);
+  let here = await come(groups(haunt.rooms, 1)[0]);
   for (let n = 1; n <= count; n++) {
-    const next = n < count ? () => come(haunt) : () => undefined;
-    victims = await round(haunt, { witnesses, victims, n, sums, next, tell: (text) => tell(`round ${n}: ${text}`) });
+    const [, ...others] = groups(haunt.rooms, n);
+    const next = n < count ? groups(haunt.rooms, n + 1)[0] : [];
+    here = await round(haunt, { witnesses, here, others, next, come, last: haunt.rooms[n % haunt.rooms.length], sums, tell: (text) => tell(`round ${n}: ${text}`) });
   }
   await each(witnesses, (call) => call.leave());
   await haunt.gone(witnesses, { since: Date.now(), within: DEATH_MS });
@@ -60,36 +63,50 @@ async function rounds(haunt, tell) {
   return { ...sums, seconds: Math.round((Date.now() - started) / 1000) };
 }
 
-/** Brings one into each room, in a browser of their own. */
-async function come(haunt) {
-  const browser = await launchMortal();
-  return { browser, calls: await each(haunt.rooms, (room) => haunt.join(browser.browser, room.mortals[0], room)) };
+/** The rooms whose calls are killed at once: all of them in the first round, then half, which takes two cores half as long. */
+function groups(rooms, n) {
+  const half = Math.ceil(rooms.length / 2);
+  return n === 1 ? [rooms] : [rooms.slice(0, half), rooms.slice(half)];
 }
 
-/** Kills those who came, and callserver with one more; returns what `next` does, which is done meanwhile. */
-async function round(haunt, { witnesses, victims, n, sums, next, tell }) {
-  const { browser, calls } = victims;
+/** Brings one into each of some rooms, in a browser of their own. */
+async function arrive(haunt, rooms, witnesses) {
+  if (rooms.length === 0) return undefined;
+  const browser = await launchMortal();
+  const calls = await each(rooms, async (room) => {
+    const call = await haunt.join(browser.browser, room.mortals[0], room);
+    if (!witnesses.some((witness) => witness.room === room)) await call.toggleMicrophone(); // nobody is there to hear it
+    return call;
+  });
   // Each of the witnesses hears the one who came, so none of them was lost in the round before.
-  await each(witnesses, (call) => haunt.hears(call));
-  let since = await haunt.kill(browser, calls);
-  // Meanwhile the one comes who dies with callserver.
-  const other = await launchMortal();
-  const room = haunt.rooms[n % haunt.rooms.length];
-  const [ended, last] = await Promise.all([haunt.gone(calls, { since, within: DEATH_MS }), haunt.join(other.browser, room.mortals[1], room)]);
-  sums.clients += calls.length;
-  sums.slowestClient = Math.max(sums.slowestClient, ended);
-  tell(`${calls.length} clients killed at once, gone after ${ended} ms`);
-  await haunt.notBounced(witnesses);
+  await each(witnesses.filter(({ room }) => rooms.includes(room)), (call) => haunt.hears(call));
+  return { browser, calls };
+}
 
+/** Kills those who are here, then the others, then callserver with one more; meanwhile the next ones come, and are returned. */
+async function round(haunt, { witnesses, here, others, next, come, last: room, sums, tell }) {
+  for (const group of [...others, undefined]) {
+    const since = await haunt.kill(here.browser, here.calls);
+    const coming = group ? come(group) : launchMortal().then(async (other) => ({ browser: other, calls: [await haunt.join(other.browser, room.mortals[1], room)] }));
+    const [ended, came] = await Promise.all([haunt.gone(here.calls, { since, within: DEATH_MS }), coming]);
+    sums.clients += here.calls.length;
+    sums.atOnce = Math.max(sums.atOnce, here.calls.length);
+    sums.slowestClient = Math.max(sums.slowestClient, ended);
+    tell(`${here.calls.length} clients killed at once, gone after ${ended} ms`);
+    await haunt.notBounced(witnesses);
+    here = came;
+  }
+
+  const [last] = here.calls;
   haunt.calls.delete(last);
-  since = await haunt.killCallserver(other);
-  const [returned, coming] = await Promise.all([haunt.gone([last], { since, within: RESTART_MS }), next()]);
+  const since = await haunt.killCallserver(here.browser);
+  const [returned, came] = await Promise.all([haunt.gone([last], { since, within: RESTART_MS }), come(next)]);
   sums.clients++;
   sums.callservers++;
   sums.slowestReturn = Math.max(sums.slowestReturn, returned);
   tell(`callserver killed, who did not return gone ${returned} ms after it was ready`);
   await haunt.notBounced(witnesses);
-  return coming;
+  return came;
 }
 
 /** A call goes on while its homeserver is stopped. */
@@ -130,7 +147,7 @@ async function main() {
   for (const kind of process.env.HOMESERVER ? [process.env.HOMESERVER] : ["synapse", "dendrite"]) {
     const sums = await haunted(kind, "ghosts-long", { rooms: number("ROOMS", 10), mortals: 2 }, rounds);
     summary.push(
-      `${kind}: ${sums.clients} clients killed (at most ${number("ROOMS", 10)} at once), memberships gone within ${sums.slowestClient} ms of the death; ` +
+      `${kind}: ${sums.clients} clients killed (at most ${sums.atOnce} at once), memberships gone within ${sums.slowestClient} ms of the death; ` +
         `callserver killed ${sums.callservers} times, gone within ${sums.slowestReturn} ms of its return; no live member bounced, no ghost left; ${sums.seconds} s`,
     );
     if (kind !== "synapse") continue;

@@ -124,7 +124,7 @@ async function scenario(haunt, tell) {
 async function comeAndGo(haunt, call, tell) {
   const since = Date.now();
   await call.leave();
-  tell(`a client left by itself: gone after ${await haunt.gone([call], { since, within: 10_000 })} ms`);
+  tell(`a client left by itself: gone after ${await haunt.gone([call], { since, within: DEATH_MS })} ms`);
   await haunt.enter(call);
   await haunt.enter(call); // as a reload does
   if (!haunt.delegates) return;

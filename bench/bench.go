@@ -28,6 +28,7 @@ type Options struct {
 	Warmup   time.Duration // between the last join and the measurement; 0 = 2 s
 	Duration time.Duration // of the measurement; 0 = 10 s
 	Timeout  time.Duration // for one join; 0 = 20 s
+	Return   bool          // participants who lose the server join again, as clients do
 
 	Progress io.Writer // gets a line a second; nil = nothing
 }

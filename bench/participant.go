@@ -43,7 +43,9 @@ type participant struct {
 	mids     map[string]*track
 	dialled  time.Duration
 	upAt     time.Duration // ICE and DTLS connected, 0 = never
-	received answer        // the newest
+	lostAt   time.Duration // when the server was gone, 0 = never
+	token    string
+	received answer // the newest
 
 	connected chan error // one value when the transport is up or failed
 }
@@ -60,9 +62,13 @@ func (p *participant) serve(ctx context.Context, joined func(error)) {
 		}
 	}
 	err := p.stay(ctx, announce)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !(announced && p.run.options.Return) {
 		err = fmt.Errorf("room %d, %s: %w", p.room, p.identity(), err)
 		p.run.failed(err)
+	}
+	if announced && p.run.options.Return && err != nil && ctx.Err() == nil {
+		p.comeBack(ctx)
+		return
 	}
 	announce(err)
 }
@@ -189,12 +195,14 @@ func (p *participant) receiveOn(audio, video int) {
 
 // dial opens the websocket with the first offer in the URL.
 func (p *participant) dial(ctx context.Context) error {
-	o := p.run.options
-	grant := token.Join(fmt.Sprintf("%s-%d", o.Load.Prefix, p.room), p.identity())
-	grant.RoomCreate = true
-	jwt, err := token.Keys{o.Key: o.Secret}.Mint(o.Key, grant, tokenLife, time.Now())
-	if err != nil {
-		return err
+	if p.token == "" {
+		o := p.run.options
+		grant := token.Join(fmt.Sprintf("%s-%d", o.Load.Prefix, p.room), p.identity())
+		grant.RoomCreate = true
+		var err error
+		if p.token, err = (token.Keys{o.Key: o.Secret}).Mint(o.Key, grant, tokenLife, time.Now()); err != nil {
+			return err
+		}
 	}
 	p.offered, p.waiting = 1, true
 	request, err := proto.Marshal(&livekit.JoinRequest{
@@ -210,13 +218,17 @@ func (p *participant) dial(ctx context.Context) error {
 		return err
 	}
 	u := p.run.url.JoinPath("rtc", "v1")
-	u.RawQuery = url.Values{"access_token": {jwt}, "join_request": {base64.URLEncoding.EncodeToString(wrapped)}}.Encode()
+	u.RawQuery = url.Values{"access_token": {p.token}, "join_request": {base64.URLEncoding.EncodeToString(wrapped)}}.Encode()
 	ws, response, err := websocket.Dial(ctx, u.String(), nil)
 	if err != nil {
 		if response != nil && response.Body != nil { // the library leaves the beginning of it here
 			var text bytes.Buffer
 			_, _ = text.ReadFrom(response.Body)
 			return fmt.Errorf("join: %s: %s", response.Status, bytes.TrimSpace(text.Bytes()))
+		}
+		var where *url.Error
+		if errors.As(err, &where) {
+			err = where.Err // without the address, which holds a token and the whole offer
 		}
 		return fmt.Errorf("join: %w", err)
 	}

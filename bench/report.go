@@ -18,9 +18,10 @@ type Report struct {
 	// Void says why the figures must not be used, "" if they may.
 	Void string `json:"void,omitempty"`
 
-	Joins         Joins `json:"joins"`
-	FirstPacket   Times `json:"first_packet"`    // from connected and published to the first packet of each track
-	FirstKeyFrame Times `json:"first_key_frame"` // the same to the first whole key frame
+	Joins         Joins     `json:"joins"`
+	Comebacks     Comebacks `json:"comebacks"`
+	FirstPacket   Times     `json:"first_packet"`    // from connected and published to the first packet of each track
+	FirstKeyFrame Times     `json:"first_key_frame"` // the same to the first whole key frame
 
 	Latency   Times     `json:"latency"` // one way, sender to the receiver's kernel
 	Packets   Packets   `json:"packets"`
@@ -201,6 +202,10 @@ func (r *Report) WriteTable(w io.Writer) error {
 		line("", "%s", e)
 	}
 	times("join", r.Joins.Times)
+	if c := r.Comebacks; c.Lost > 0 {
+		line("came back", "%d of %d who lost the server", c.Count, c.Lost)
+		times("", c.Times)
+	}
 	times("first packet", r.FirstPacket)
 	times("first key frame", r.FirstKeyFrame)
 	times("one-way latency", r.Latency)

@@ -217,13 +217,14 @@ func (r *run) finish(report *Report) {
 	for _, err := range r.failures {
 		report.Joins.Errors = append(report.Joins.Errors, err.Error())
 	}
-	var joins, first, key histogram
+	var joins, first, key, back histogram
 	byRoom := map[int][]*track{}
 	for _, t := range r.tracks {
 		byRoom[t.room] = append(byRoom[t.room], t)
 		report.addTrack(t)
 	}
 	for _, p := range r.people {
+		report.addComeback(p, &back)
 		if p.upAt == 0 {
 			continue
 		}
@@ -256,6 +257,7 @@ func (r *run) finish(report *Report) {
 	}
 	report.Joins.Times, report.FirstPacket, report.FirstKeyFrame = summarise(&joins), summarise(&first), summarise(&key)
 	report.Latency, report.Generator.Lateness = summarise(&latency), summarise(&late)
+	report.Comebacks.Times = summarise(&back)
 	report.conclude()
 }
 

@@ -15,13 +15,14 @@ outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;
 networks) # SCENARIO=NAME for one (node testbed/networks/main.mjs --list), SERVER=callserver|livekit for one of both
 	node testbed/networks/main.mjs ${SCENARIO:+--scenario "$SCENARIO"} --server "${SERVER:-both}"
 	;;
+churn) go run ./testbed/churn ${ARGS:-} ;; # ARGS="-scale 0.1 -only kill": a part of it
 demo) for server in dendrite synapse; do HOMESERVER=$server CHECK=1 node testbed/demo/main.mjs; done ;;
 federation)
 	LONG=1 node --test-reporter=spec testbed/elementcall/exits.mjs
 	node --test-reporter=spec testbed/federation/test.mjs dendrite+dendrite synapse+dendrite dendrite+synapse synapse+synapse
 	;;
 *)
-	echo "make long PART=race|fuzz|clients|reach|homeservers|demo|federation|ghosts|outage|networks" >&2
+	echo "make long PART=race|fuzz|clients|reach|homeservers|demo|federation|ghosts|outage|networks|churn" >&2
 	exit 2
 	;;
 esac

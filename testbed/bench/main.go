@@ -187,7 +187,7 @@ func startOurs(binary string) func(context.Context) (*exec.Cmd, string, error) {
 		c := exec.CommandContext(ctx, "taskset", "-c", serverCore, binary)
 		c.Env = append(os.Environ(), "CALLSERVER_HTTP_LISTEN=127.0.0.1:"+p, "CALLSERVER_ADMIN_LISTEN=off",
 			"CALLSERVER_MEDIA_UDP_PORT=0", "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_ROOM_AUTO_CREATE=true",
-			"CALLSERVER_LOG_LEVEL=warn", "CALLSERVER_KEYS={"+key+": "+secret+"}")
+			"CALLSERVER_LOG_LEVEL=warn", "CALLSERVER_LIMITS_LOAD_CPU=0", "CALLSERVER_KEYS={"+key+": "+secret+"}")
 		return c, "http://127.0.0.1:" + p + "/livekit/sfu", nil
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -56,7 +57,7 @@ func kill(ctx context.Context, s *server, calls int) error {
 		down = time.Since(killed)
 	}
 	if ended := <-result; ended != nil || err != nil {
-		return fmt.Errorf("%w, %w", err, ended)
+		return errors.Join(err, ended)
 	}
 	c := report.Comebacks
 	fmt.Printf("down for %s; %d of %d are back, of these after the kill p50 %s p99 %s max %s\n", down.Round(time.Millisecond), c.Count, c.Lost,

@@ -52,9 +52,10 @@ suite_federation() { prepare_browsers && prepare_homeservers && node --test-repo
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_reach() { prepare_browsers && need nsenter util-linux && node testbed/reach/run.mjs; }
 suite_networks() { prepare_node && node --test-reporter=spec testbed/networks/figures.test.mjs; } # measuring takes make long PART=networks
+suite_framecrypto() { prepare_npm && node --test --test-reporter=spec testbed/framecrypto/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz web page homeservers elementcall federation ghosts clients networks reach)
+all=(build lint go fuzz web page homeservers elementcall federation ghosts clients networks reach framecrypto)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

@@ -20,9 +20,6 @@ export const RESTART_MS = 60_000;
 /** Element Call as it ships, but for its patience with a homeserver that is stopped: it would send nothing after 10 s. */
 const elementCall = { sync_disconnect_grace_period_ms: 3_600_000 };
 
-/** How many pages load at a time: more would only wait for each other's processor, and Element Call has deadlines of 5 s. */
-const AT_A_TIME = 2;
-
 /** How often a page is loaded again that could not join: on a machine that is too slow Element Call gives up by itself. */
 const AGAIN = 2;
 
@@ -30,14 +27,13 @@ const stateKey = (call) => `_${call.user.id}_${call.device}_m.call`;
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Runs `work` for every item, a few at a time, and returns the results in order. */
+/**
+ * Runs `work` for one item after the other and returns the results in order. Two pages that load at a time would wait for
+ * each other's processor, the homeserver would wait for both, and Element Call has deadlines of 5 s.
+ */
 export async function each(items, work) {
-  const rest = [...items.entries()];
   const results = [];
-  const worker = async () => {
-    for (let next; (next = rest.shift()); ) results[next[0]] = await work(next[1], next[0]);
-  };
-  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
+  for (const item of items) results.push(await work(item));
   return results;
 }
 

@@ -45,7 +45,7 @@ async function rounds(haunt, tell) {
   const witnesses = await each(haunt.rooms.slice(0, number("WITNESSES", 3)), (room) => haunt.join(haunt.house.browser, room.witness, room));
   tell(`${witnesses.length} witnesses are in their calls`);
   const count = number("ROUNDS", 10);
-  const come = (rooms) => arrive(haunt, rooms, witnesses);
+  const come = (rooms, gate) => arrive(haunt, rooms, witnesses, gate);
   let here = await come(groups(haunt.rooms, 1)[0]);
   for (let n = 1; n <= count; n++) {
     const [, ...others] = groups(haunt.rooms, n);
@@ -69,11 +69,15 @@ function groups(rooms, n) {
   return n === 1 ? [rooms] : [rooms.slice(0, half), rooms.slice(half)];
 }
 
-/** Brings one into each of some rooms, in a browser of their own. */
-async function arrive(haunt, rooms, witnesses) {
+/** How long after a kill pages may begin to load: what follows from it must not wait for the processor that a page takes. */
+const LOAD_MS = 12_000;
+
+/** Brings one into each of some rooms, in a browser of their own; waits for the gate before each. */
+async function arrive(haunt, rooms, witnesses, gate = () => {}) {
   if (rooms.length === 0) return undefined;
   const browser = await launchMortal();
   const calls = await each(rooms, async (room) => {
+    await gate();
     const call = await haunt.join(browser.browser, room.mortals[0], room);
     if (!witnesses.some((witness) => witness.room === room)) await call.toggleMicrophone(); // nobody is there to hear it
     return call;
@@ -87,8 +91,10 @@ async function arrive(haunt, rooms, witnesses) {
 async function round(haunt, { witnesses, here, others, next, come, last: room, sums, tell }) {
   for (const group of [...others, undefined]) {
     const since = await haunt.kill(here.browser, here.calls);
-    const coming = group ? come(group) : launchMortal().then(async (other) => ({ browser: other, calls: [await haunt.join(other.browser, room.mortals[1], room)] }));
-    const [ended, came] = await Promise.all([haunt.gone(here.calls, { since, within: DEATH_MS }), coming]);
+    const ending = haunt.gone(here.calls, { since, within: DEATH_MS });
+    const gate = () => (Date.now() > since + LOAD_MS ? ending : undefined);
+    const coming = group ? come(group, gate) : launchMortal().then(async (other) => ({ browser: other, calls: [await haunt.join(other.browser, room.mortals[1], room)] }));
+    const [ended, came] = await Promise.all([ending, coming]);
     sums.clients += here.calls.length;
     sums.atOnce = Math.max(sums.atOnce, here.calls.length);
     sums.slowestClient = Math.max(sums.slowestClient, ended);

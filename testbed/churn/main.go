@@ -1,6 +1,6 @@
 // Command churn holds callserver against what calls do besides lasting: two hundred people join within five seconds, the
 // server is killed under five hundred and started again, and rooms come and go by the thousand. It builds callserver from
-// this tree, runs it on this machine, prints what it found, and fails where a bar of issue 4 is missed. `make long PART=churn`.
+// this tree, runs it on this machine, prints what it found, and fails where a bar is missed. `make long PART=churn`.
 //
 // It needs two cores for itself. Flags make it smaller: -scale 0.1 is a tenth of everything.
 package main

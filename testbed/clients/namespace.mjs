@@ -1,8 +1,6 @@
 // A network of the tests' own: free ports, no stray traffic, and interfaces that may be cut.
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { enterNamespace as enter } from '../process/namespaces.mjs';
 
-const inside = 'CALLSERVER_TESTBED_NAMESPACE';
 const address = '10.77.1.1';
 
 // The network of that namespace: loopback, and one more interface with an address and the default route. Without the address neither
@@ -12,12 +10,4 @@ const network = `ip link set lo up && ip link add peers type veth peer name else
 
 // enterNamespace runs this program again in a network of its own and ends with it. It returns only in there, with the address; or, where
 // this is not root or may not, at once without one, and the cases that need more than loopback say so.
-export async function enterNamespace() {
-  if (process.env[inside]) return process.env[inside];
-  if (process.getuid() !== 0 || spawnSync('unshare', ['--net', 'sh', '-c', network]).status !== 0) return undefined;
-  const again = spawn('unshare', ['--net', 'sh', '-c', `${network} && exec "$0" "$@"`, process.execPath, ...process.argv.slice(1)],
-    { stdio: 'inherit', env: { ...process.env, [inside]: address } });
-  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => again.kill(signal)); // it cleans up, then both end
-  const [code] = await once(again, 'exit');
-  return process.exit(code ?? 1);
-}
+export const enterNamespace = () => enter(network).then(() => address, () => undefined);

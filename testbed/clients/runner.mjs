@@ -1,5 +1,11 @@
 // Runs cases one after the other, each within its own time, and prints what happened.
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { outputs, repository } from '../process/cache.mjs';
 import { stopwatch, within } from './wait.mjs';
+import { World } from './world.mjs';
 
 const wholeRun = 15 * 60; // seconds: twice what two cores need when nothing else runs
 
@@ -7,7 +13,7 @@ const wholeRun = 15 * 60; // seconds: twice what two cores need when nothing els
 export class Skip extends Error {}
 
 // runCases returns whether all passed. A case is {name, about, seconds, run(stage)}; what run returns is printed behind its name.
-export async function runCases(cases, world) {
+async function runCases(cases, world) {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const total = stopwatch();
   for (const { name, about, seconds = 90, run } of cases) {
@@ -33,4 +39,30 @@ export async function runCases(cases, world) {
   }
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   return counts.failed === 0 && counts.passed > 0;
+}
+
+// runSuite runs those of a suite's cases whose name has one of `only` in it, in a World with these settings, and returns whether all passed. With
+// list it only prints them; keep leaves the directory of the run behind.
+export async function runSuite(suite, all, { only, list, keep }, settings) {
+  const cases = all.filter(({ name }) => !only || only.some((part) => name.includes(part)));
+  if (list) {
+    for (const { name, about } of cases) console.log(`${name.padEnd(24)} ${about}`);
+    return true;
+  }
+  const directory = mkdtempSync(join(tmpdir(), `callserver-${suite}-`));
+  const out = join(outputs, suite);
+  rmSync(out, { recursive: true, force: true });
+  mkdirSync(out, { recursive: true });
+  const world = new World({ repository, directory, out, ...settings });
+  const interrupted = Promise.race(['SIGINT', 'SIGTERM'].map((signal) => once(process, signal).then(() => signal)));
+  try {
+    const passed = await Promise.race([runCases(cases, world), interrupted]);
+    world.interrupted = typeof passed === 'string';
+    if (world.interrupted) console.log(`ended by ${passed}`);
+    return passed === true;
+  } finally {
+    await world.close();
+    if (keep) console.log(`kept ${directory}`);
+    else rmSync(directory, { recursive: true, force: true });
+  }
 }

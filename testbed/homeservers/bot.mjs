@@ -2,17 +2,14 @@
 // answers commands in threads, moderates the call by power level, tells the one
 // who was refused why and nobody else, and leaves when everybody has left.
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile, rm } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 
-import { goProgram, outputs } from "../process/cache.mjs";
 import { eventually } from "../process/eventually.mjs";
-import { freePorts, Process, stopAll } from "../process/process.mjs";
+import { freePorts, stopAll } from "../process/process.mjs";
 import { connect } from "./caller.mjs";
-import { Homeserver, peer, request } from "./homeserver.mjs";
+import { ground, serve } from "./ground.mjs";
+import { request } from "./homeserver.mjs";
 
 /** Milliseconds until a homeserver has pushed an event and the bot's answer is in the room. */
 const PATIENCE_MS = 15_000;
@@ -23,37 +20,16 @@ after(stopAll); // what a start that failed left behind
 
 /** A homeserver with alice, bob and carol, and a callserver at it that alice and bob may invite. */
 async function start(kind) {
-  await (await peer(kind)).prepare();
-  const logs = join(outputs, `bot-${kind}`);
-  await rm(logs, { recursive: true, force: true });
-  await mkdir(logs, { recursive: true });
-  const directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
-  const homeserver = new Homeserver(kind);
-  await homeserver.reserve();
-  const [http, admin, udp, tcp] = await freePorts(4);
-  const url = `http://127.0.0.1:${http}`;
-  const { narrow, wide } = await homeserver.registrations(directory, url);
-  await homeserver.start({ directory, logs, callserver: url, registrations: [narrow, wide] });
-  const file = join(directory, "callserver.yaml");
-  await writeFile(
-    file,
-    `http: {listen: "127.0.0.1:${http}"}
-admin: {listen: "127.0.0.1:${admin}"}
-media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
-keys: {test: ${randomBytes(24).toString("hex")}}
-data: {file: off}
-homeservers:
-  - server_name: ${homeserver.name}
-    client_api: ${homeserver.url}
-    registration: [${narrow}, ${wide}]
-federation_ca_file: ${homeserver.authority}
-bot:
+  const here = await ground(kind, "bot");
+  const { homeserver, directory, logs } = here;
+  const ports = await freePorts(4);
+  const { narrow, wide } = await homeserver.registrations(directory, `http://127.0.0.1:${ports[0]}`);
+  await homeserver.start({ directory, logs, callserver: `http://127.0.0.1:${ports[0]}`, registrations: [narrow, wide] });
+  const more = `bot:
   invite: ["@alice:${homeserver.name}", "@b?b:${homeserver.name}"]
   element_call: ${ELEMENT_CALL}
-`,
-  );
-  const callserver = new Process("callserver", [await goProgram("cmd/callserver"), "serve", "--config", file], { log: join(logs, "callserver.log") });
-  await callserver.answers(`${url}/healthz`, 20_000);
+`;
+  const { callserver, url } = await serve(here, "callserver", [narrow, wide], { ports, more });
   const users = [];
   for (const name of ["alice", "bob", "carol"]) users.push(await homeserver.register(name, `${name}-password`));
   const token = /^as_token: (.*)$/m.exec(await readFile(narrow, "utf8"))[1];

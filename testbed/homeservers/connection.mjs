@@ -1,26 +1,20 @@
 // callserver's connection to a homeserver (signalling/homeserver) against real
 // ones: Dendrite and Synapse with the registrations that callserver writes, and
 // the package's own tests as the application service.
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
-import { outputs, repository } from "../process/cache.mjs";
+import { repository } from "../process/cache.mjs";
 import { freePorts, run, stopAll } from "../process/process.mjs";
-import { Homeserver, peer } from "./homeserver.mjs";
+import { ground } from "./ground.mjs";
+import { peer } from "./homeserver.mjs";
 
 after(stopAll); // what a start that failed left behind
 
 for (const kind of ["dendrite", "synapse"]) {
   test(`the connection to ${kind}`, async (t) => {
-    await (await peer(kind)).prepare();
-    const logs = join(outputs, `connection-${kind}`);
-    await rm(logs, { recursive: true, force: true });
-    await mkdir(logs, { recursive: true });
-    const directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
-    const homeserver = new Homeserver(kind);
-    await homeserver.reserve();
+    const { homeserver, directory, logs } = await ground(kind, "connection");
     const [port] = await freePorts(1);
     const url = `http://127.0.0.1:${port}`;
     const registrations = await homeserver.registrations(directory, url);

@@ -4,16 +4,16 @@
 // there but the callers' own tokens, and Dendrite's signing key.
 import assert from "node:assert/strict";
 import { createHash, createHmac, randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-import { goProgram, outputs } from "../process/cache.mjs";
+import { goProgram } from "../process/cache.mjs";
 import { eventually } from "../process/eventually.mjs";
 import { freePorts, Process, stopAll } from "../process/process.mjs";
 import { callName, hash, slot } from "../stack/names.mjs";
-import { Homeserver, MatrixError, peer } from "./homeserver.mjs";
+import { ground } from "./ground.mjs";
+import { MatrixError } from "./homeserver.mjs";
 
 const PATIENCE_MS = 15_000;
 const unstable = "unstable/io.element.msc4195/rtc/livekit";
@@ -23,16 +23,11 @@ after(stopAll); // what a start that failed left behind
 /** One homeserver with its front and its callserver. */
 class Side {
   constructor(kind, handedOn) {
-    Object.assign(this, { kind, handedOn, secret: randomBytes(24).toString("hex"), homeserver: new Homeserver(kind) });
+    Object.assign(this, { kind, handedOn, secret: randomBytes(24).toString("hex") });
   }
 
   async open() {
-    await (await peer(this.kind)).prepare();
-    this.logs = join(outputs, `hosted-${this.kind}`);
-    await rm(this.logs, { recursive: true, force: true });
-    await mkdir(this.logs, { recursive: true });
-    this.directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
-    await this.homeserver.reserve();
+    Object.assign(this, await ground(this.kind, "hosted"));
     this.ports = await freePorts(4);
     this.url = `http://127.0.0.1:${this.ports[0]}`;
     this.sfu = `${this.url.replace("http", "ws")}/livekit/sfu`;
@@ -86,7 +81,7 @@ federation_private_networks: [127.0.0.0/8, "::1/128"]
 
   async stop() {
     await this.process?.stop();
-    await this.homeserver.stop();
+    await this.homeserver?.stop();
     if (this.directory) await rm(this.directory, { recursive: true, force: true });
   }
 }

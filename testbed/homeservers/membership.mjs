@@ -2,17 +2,13 @@
 // disconnected: callserver with the registrations that it gives to operators,
 // at real homeservers, without a browser.
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { rm } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { goProgram, outputs } from "../process/cache.mjs";
-import { freePorts, Process, stopAll } from "../process/process.mjs";
+import { freePorts, stopAll } from "../process/process.mjs";
 import { connect } from "./caller.mjs";
-import { Homeserver, peer } from "./homeserver.mjs";
+import { ground, serve } from "./ground.mjs";
 
 /** Milliseconds for which callserver believes that a user is in a room, unless an event says otherwise. */
 const BELIEVED_MS = 20_000;
@@ -24,49 +20,23 @@ after(stopAll); // what a start that failed left behind
 
 /** A homeserver, and callservers with different privileges at it. */
 async function start(kind) {
-  await (await peer(kind)).prepare();
-  const logs = join(outputs, `membership-${kind}`);
-  await rm(logs, { recursive: true, force: true });
-  await mkdir(logs, { recursive: true });
-  const directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
-  const homeserver = new Homeserver(kind);
-  await homeserver.reserve();
+  const here = await ground(kind, "membership");
+  const { homeserver, directory, logs } = here;
   const ports = await freePorts(4);
   const url = `http://127.0.0.1:${ports[0]}`; // events are pushed here
   const registrations = await homeserver.registrations(directory, url);
   await homeserver.start({ directory, logs, callserver: url, registrations: Object.values(registrations) });
-  const world = { homeserver, registrations, directory, logs, callservers: [] };
+  const world = { homeserver, registrations, directory, callservers: [] };
+  const at = async (...how) => {
+    const { callserver, url } = await serve(here, ...how);
+    world.callservers.push(callserver);
+    return url;
+  };
   const { narrow, wide } = registrations;
-  world.pushed = await callserver(world, "pushed", [narrow, wide], ports);
-  world.polled = await callserver(world, "polled", [wide]);
-  world.asked = await callserver(world, "asked", [narrow]); // nothing is pushed here
+  world.pushed = await at("pushed", [narrow, wide], { ports });
+  world.polled = await at("polled", [wide]);
+  world.asked = await at("asked", [narrow]); // nothing is pushed here
   return world;
-}
-
-/** Starts a callserver that has some of the registrations, and returns its URL. */
-async function callserver({ homeserver, directory, logs, callservers }, name, registrations, ports) {
-  const [http, admin, udp, tcp] = ports ?? (await freePorts(4));
-  const file = join(directory, `${name}.yaml`);
-  await writeFile(
-    file,
-    `http: {listen: "127.0.0.1:${http}"}
-admin: {listen: "127.0.0.1:${admin}"}
-media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
-keys: {test: ${randomBytes(24).toString("hex")}}
-data: {file: off}
-homeservers:
-  - server_name: ${homeserver.name}
-    client_api: ${homeserver.url}
-    registration: [${registrations.join(", ")}]
-federation_ca_file: ${homeserver.authority}
-`,
-  );
-  const program = await goProgram("cmd/callserver");
-  const process = new Process("callserver", [program, "serve", "--config", file], { log: join(logs, `${name}.log`) });
-  callservers.push(process);
-  const url = `http://127.0.0.1:${http}`;
-  await process.answers(`${url}/healthz`, 20_000);
-  return url;
 }
 
 /** Whether the SFU takes a token. */

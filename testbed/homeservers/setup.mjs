@@ -4,17 +4,16 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { request as plain } from "node:http";
 import { request as secure } from "node:https";
-import { tmpdir } from "node:os";
 import { delimiter, dirname, join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-import { goProgram, outputs } from "../process/cache.mjs";
+import { goProgram } from "../process/cache.mjs";
 import { debianPackage } from "../process/debian.mjs";
 import { freePorts, Process, run, stopAll } from "../process/process.mjs";
-import { Homeserver, peer } from "./homeserver.mjs";
+import { ground } from "./ground.mjs";
 import { prepareProxy, startProxy } from "./proxies.mjs";
 
 after(stopAll); // what a start that failed left behind
@@ -24,15 +23,9 @@ const blocks = (markdown) => Object.fromEntries([...markdown.matchAll(/^```(.*)\
 
 /** Does what an operator does: init, the homeserver, the proxy, check, serve. */
 async function setUp({ kind, proxy }) {
-  await (await peer(kind)).prepare();
   await prepareProxy(proxy);
   await debianPackage("curl", ["curl", "--version"]);
-  const logs = path(outputs, `setup-${kind}`);
-  await rm(logs, { recursive: true, force: true });
-  await mkdir(logs, { recursive: true });
-  const directory = await mkdtemp(path(tmpdir(), "callserver-testbed-"));
-  const homeserver = new Homeserver(kind);
-  await homeserver.reserve();
+  const { homeserver, directory, logs } = await ground(kind, "setup");
   const [http, admin, tcp, matrixPort, callPort] = await freePorts(5);
   const matrix = `https://matrix.localhost:${matrixPort}`;
   const call = `https://call.localhost:${callPort}`;

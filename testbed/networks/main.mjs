@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Calls over bad networks, callserver beside livekit-server: make long PART=networks, and in short form a suite of make test.
+// Calls over bad networks, callserver beside livekit-server: make long PART=networks.
 //
 //   node testbed/networks/main.mjs [--scenario NAME[-up|-down]]... [--server callserver|livekit|both] [--short] [--list]
 //

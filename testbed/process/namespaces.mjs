@@ -9,14 +9,14 @@ import { run } from "./process.mjs";
 const mark = "CALLSERVER_TESTBED_INSIDE";
 
 /**
- * Runs this program again in a network namespace of its own, with loopback up, and ends with its exit status; returns there.
- * Needs root: throws the reason where namespaces cannot be made.
+ * Runs this program again in a network namespace of its own and ends with its exit status; returns there. The network is what
+ * a shell makes of it: by default loopback alone. Needs root: throws the reason where namespaces cannot be made.
  */
-export async function enterNamespace() {
+export async function enterNamespace(network = "ip link set lo up") {
   if (env[mark]) return;
   if (process.getuid() !== 0) throw new Error("network namespaces need root: run this as root");
-  await run(["unshare", "--net", "true"]);
-  const again = spawn("unshare", ["--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"', execPath, ...process.execArgv, ...argv.slice(1)],
+  await run(["unshare", "--net", "sh", "-c", network]);
+  const again = spawn("unshare", ["--net", "sh", "-c", `${network} && exec "$0" "$@"`, execPath, ...process.execArgv, ...argv.slice(1)],
     { stdio: "inherit", env: { ...env, [mark]: "1" } });
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => again.kill(signal)); // it cleans up, then both end
   const [code] = await once(again, "exit");

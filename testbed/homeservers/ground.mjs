@@ -1,0 +1,52 @@
+// What a test stands on that needs a homeserver and its own callservers, without a browser.
+import { randomBytes } from "node:crypto";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { goProgram, outputs } from "../process/cache.mjs";
+import { freePorts, Process } from "../process/process.mjs";
+import { Homeserver, peer } from "./homeserver.mjs";
+
+/**
+ * A homeserver of a kind that has its ports and waits to be started, an empty directory for logs, named after the test and
+ * the kind, and one for files, which whoever asked removes.
+ */
+export async function ground(kind, test) {
+  await (await peer(kind)).prepare();
+  const logs = join(outputs, `${test}-${kind}`);
+  await rm(logs, { recursive: true, force: true });
+  await mkdir(logs, { recursive: true });
+  const directory = await mkdtemp(join(tmpdir(), "callserver-testbed-"));
+  const homeserver = new Homeserver(kind);
+  await homeserver.reserve();
+  return { homeserver, directory, logs };
+}
+
+/**
+ * Starts a callserver that has some of the homeserver's registrations, and returns it with its URL once it answers.
+ * @param {object} options ports: of HTTP, the operator and media, where they were told to somebody already; more: configuration
+ */
+export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "" } = {}) {
+  const [http, admin, udp, tcp] = ports ?? (await freePorts(4));
+  const file = join(directory, `${name}.yaml`);
+  await writeFile(
+    file,
+    `http: {listen: "127.0.0.1:${http}"}
+admin: {listen: "127.0.0.1:${admin}"}
+media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
+keys: {test: ${randomBytes(24).toString("hex")}}
+data: {file: off}
+homeservers:
+  - server_name: ${homeserver.name}
+    client_api: ${homeserver.url}
+    registration: [${registrations.join(", ")}]
+federation_ca_file: ${homeserver.authority}
+${more}`,
+  );
+  const program = await goProgram("cmd/callserver");
+  const callserver = new Process("callserver", [program, "serve", "--config", file], { log: join(logs, `${name}.log`) });
+  const url = `http://127.0.0.1:${http}`;
+  await callserver.answers(`${url}/healthz`, 20_000);
+  return { callserver, url };
+}

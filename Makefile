@@ -43,8 +43,8 @@ bench: $(BIN)/benchstat ## benchmarks, six times each, into bench.txt (PKG=./sfu
 	go test -run '^$$' -bench . -benchmem -count 6 $(or $(PKG),./...) | tee bench.txt
 	$(BIN)/benchstat $(OLD) bench.txt
 
-bench-compare: ## the same load on callserver and livekit-server in turn, ratios of the medians (CASE=a|b|c|d, ROUNDS=3, ARGS="...")
-	CGO_ENABLED=0 go run ./testbed/bench -case $(or $(CASE),b) -rounds $(or $(ROUNDS),3) -args "$(ARGS)"
+bench-compare: ## the same load on callserver and livekit-server in turn, ratios of the medians (CASE=a|b|c|d|all, ROUNDS=3, ARGS="...", OFFLOAD=off, KNEE=1, OVERLOAD=callserver=N,livekit=N)
+	CGO_ENABLED=0 go run ./testbed/bench -case $(or $(CASE),b) -rounds $(or $(ROUNDS),3) -args "$(ARGS)" -offload $(or $(OFFLOAD),on) $(if $(ONLY),-only $(ONLY)) $(if $(KNEE),-knee) $(if $(OVERLOAD),-overload $(OVERLOAD))
 
 web: ## check, test and build the page into web/dist
 	cd web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	placeholders = 3 // sections of each kind to receive on from the start, as JavaScript clients offer
 	tokenLife    = 6 * time.Hour
 )
+
+// errFull is that the server takes nobody more.
+var errFull = errors.New("the server is full")
 
 // A participant joins one room as livekit-client does: one connection, protocol /rtc/v1. Its fields belong to the
 // goroutine of run; joined and err may be read once that has ended or joined was announced.
@@ -224,7 +228,11 @@ func (p *participant) dial(ctx context.Context) error {
 		if response != nil && response.Body != nil { // the library leaves the beginning of it here
 			var text bytes.Buffer
 			_, _ = text.ReadFrom(response.Body)
-			return fmt.Errorf("join: %s: %s", response.Status, bytes.TrimSpace(text.Bytes()))
+			err = fmt.Errorf("join: %s: %s", response.Status, bytes.TrimSpace(text.Bytes()))
+			if response.StatusCode == http.StatusServiceUnavailable {
+				err = errors.Join(errFull, err)
+			}
+			return err
 		}
 		var where *url.Error
 		if errors.As(err, &where) {

@@ -31,9 +31,10 @@ type Report struct {
 
 // Joins are the participants' way in: websocket dialled to ICE and DTLS connected.
 type Joins struct {
-	Asked  int      `json:"asked"`
-	Joined int      `json:"joined"`
-	Errors []string `json:"errors,omitempty"` // the first few
+	Asked   int      `json:"asked"`
+	Joined  int      `json:"joined"`
+	Refused int      `json:"refused"`          // by a server that is full (503)
+	Errors  []string `json:"errors,omitempty"` // the first few
 	Times
 }
 
@@ -197,7 +198,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	}
 	p := r.Packets
 	line("load", "%d rooms of %d publishers and %d subscribers, audio %t, video %t, %.0f s", r.Load.Rooms, r.Load.Publishers, r.Load.Subscribers, r.Load.Audio, r.Load.Video, r.Duration)
-	line("joined", "%d of %d", r.Joins.Joined, r.Joins.Asked)
+	line("joined", "%d of %d, %d refused because the server is full", r.Joins.Joined, r.Joins.Asked, r.Joins.Refused)
 	for _, e := range r.Joins.Errors {
 		line("", "%s", e)
 	}

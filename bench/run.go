@@ -25,6 +25,8 @@ type run struct {
 
 	mu       sync.Mutex
 	joined   int
+	lost     int // joins that failed
+	refused  int // of these by a server that is full
 	failures []error
 }
 
@@ -179,6 +181,10 @@ func (r *run) joinAll(ctx context.Context, people *sync.WaitGroup) error {
 func (r *run) failed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lost++
+	if errors.Is(err, errFull) {
+		r.refused++
+	}
 	if len(r.failures) < maxFailures {
 		r.failures = append(r.failures, err)
 	}
@@ -203,7 +209,7 @@ func (r *run) progressLoop(ctx context.Context) {
 		}
 		now, _ := readProcess(os.Getpid())
 		r.mu.Lock()
-		joined, failed := r.joined, len(r.failures)
+		joined, failed := r.joined, r.lost
 		r.mu.Unlock()
 		_, _ = fmt.Fprintf(r.options.Progress, "%4.0fs  %d of %d joined, %d failed; packets/s sent %d, received %d; generator %.0f %% of a core\n",
 			r.clock.now().Seconds(), joined, len(r.people), failed, s-sent, v-received, 100*(now.CPU-cpu.CPU).Seconds())
@@ -213,7 +219,7 @@ func (r *run) progressLoop(ctx context.Context) {
 
 // finish computes what needs the loops to have ended.
 func (r *run) finish(report *Report) {
-	report.Joins.Asked = len(r.people)
+	report.Joins.Asked, report.Joins.Refused = len(r.people), r.refused
 	for _, err := range r.failures {
 		report.Joins.Errors = append(report.Joins.Errors, err.Error())
 	}

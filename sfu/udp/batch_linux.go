@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -101,23 +102,36 @@ type inbox struct {
 	read     func(fd uintptr) bool // made once: a closure for every call would be allocated
 	idle     func()                // nil = called
 	got      int
+	stale    int // so many messages are to be prepared anew
+}
+
+// receive asks the kernel for datagrams. It does not wait, so the scheduler is not told, which would wake its watchdog thread each time that there was
+// nothing to do before: two changes of thread for a datagram. A goroutine that goes on and on is to be watched: after a full batch it is told.
+func (f *inbox) receive(fd uintptr) {
+	call := unix.RawSyscall6
+	if f.got == BatchSize {
+		call = unix.Syscall6
+	}
+	n, _, errno := call(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.messages[0])), BatchSize, unix.MSG_DONTWAIT, 0, 0)
+	f.got, f.errno = int(n), errno
 }
 
 func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 	f := &b.fast
 	if f.read == nil {
+		f.stale = BatchSize
 		f.read = func(fd uintptr) bool {
-			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.messages[0])), BatchSize, unix.MSG_DONTWAIT, 0, 0)
-			f.got, f.errno = int(n), errno
-			if errno == unix.EAGAIN && f.idle != nil {
+			f.receive(fd)
+			if f.errno == unix.EAGAIN && f.idle != nil {
 				call := f.idle
 				f.idle = nil
-				call() // what arrives meanwhile ends the wait
+				call()
+				f.receive(fd) // what arrived meanwhile: waiting for it costs more than asking
 			}
-			return errno != unix.EAGAIN && errno != unix.EINTR
+			return f.errno != unix.EAGAIN && f.errno != unix.EINTR
 		}
 	}
-	for i := range f.messages {
+	for i := range f.stale {
 		f.vectors[i].Base = unsafe.SliceData(b.Buffers[i])
 		f.vectors[i].SetLen(len(b.Buffers[i]))
 		h := &f.messages[i].header
@@ -125,14 +139,14 @@ func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 		h.Iov, h.Flags = &f.vectors[i], 0
 		h.SetIovlen(1)
 	}
-	b.n, f.idle = 0, idle
+	b.n, f.stale, f.idle = 0, 1, idle
 	if err := s.fast.raw.Read(f.read); err != nil {
 		return err
 	}
 	if f.errno != 0 {
 		return os.NewSyscallError("recvmmsg", f.errno)
 	}
-	b.n = f.got
+	b.n, f.stale = f.got, f.got
 	for i := range b.n {
 		b.sizes[i], b.from[i] = int(f.messages[i].size), f.from(i)
 		if f.messages[i].header.Flags&unix.MSG_TRUNC != 0 {
@@ -150,6 +164,43 @@ func (f *inbox) from(i int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), networkOrder(four.Port))
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), networkOrder(a.Port))
+}
+
+// single is what sending one datagram needs. The scheduler is not told here either.
+type single struct {
+	name  name
+	six   bool
+	b     []byte
+	errno unix.Errno
+	write func(fd uintptr) bool
+}
+
+var singles = sync.Pool{New: func() any {
+	o := &single{}
+	o.write = func(fd uintptr) bool {
+		to, size := unsafe.Pointer(&o.name.four), unix.SizeofSockaddrInet4
+		if o.six {
+			to, size = unsafe.Pointer(&o.name.six), unix.SizeofSockaddrInet6
+		}
+		_, _, o.errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.b))), uintptr(len(o.b)), unix.MSG_DONTWAIT,
+			uintptr(to), uintptr(size))
+		return o.errno != unix.EAGAIN
+	}
+	return o
+}}
+
+// writeOne sends one datagram to an address without a zone.
+func (s *Socket) writeOne(b []byte, to netip.AddrPort) error {
+	o := singles.Get().(*single)
+	defer singles.Put(o)
+	o.name, o.six, o.b = name{}, s.fast.six, b
+	o.name.set(to)
+	err := s.fast.raw.Write(o.write)
+	o.b = nil
+	if err == nil && o.errno != 0 {
+		err = os.NewSyscallError("sendto", o.errno)
+	}
+	return err
 }
 
 // controlSize is the room for one control message that holds a segment size.
@@ -173,8 +224,9 @@ func (f *outbox) open(o *Outbox) {
 	}
 }
 
+// sendmmsg does not wait either.
 func sendmmsg(fd uintptr, messages []message) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 

@@ -31,3 +31,5 @@ type outbox struct{}
 func (f *outbox) open(*Outbox) {}
 
 func (o *Outbox) flushBatch() { o.flushEach() }
+
+func (s *Socket) writeOne([]byte, netip.AddrPort) error { return errors.ErrUnsupported }

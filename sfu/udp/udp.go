@@ -95,6 +95,12 @@ func (s *Socket) LocalAddr() net.Addr { return s.conn.LocalAddr() }
 
 // WriteToAddrPort sends one datagram.
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if s.fast.ready() && len(b) > 0 && to.Addr().Zone() == "" {
+		if err := s.writeOne(b, unmap(to)); err != nil {
+			return 0, err
+		}
+		return len(b), nil
+	}
 	if s.ip != nil {
 		return s.ip.WriteToUDPAddrPort(b, to)
 	}
@@ -150,8 +156,8 @@ func (s *Socket) read(to []byte) (int, netip.AddrPort, error) {
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// An Inbox is the room for one batch of received datagrams. The owner may replace Buffers between two calls of Receive, so that a
-// datagram can be kept where it is. One goroutine only.
+// An Inbox is the room for one batch of received datagrams. Between two calls of Receive the owner may replace the Buffers of datagrams that the first
+// has brought, so that they can be kept where they are. One goroutine only.
 type Inbox struct {
 	Buffers [BatchSize][]byte // each as large as the largest datagram wanted; larger ones are dropped
 	n       int

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -91,6 +92,7 @@ func (in *intake) readLoop(home int) {
 	for {
 		if batches >= maxBatches {
 			deal()
+			runtime.Gosched() // the others, where there is one core: it might go on like this
 		}
 		if err := in.sockets[home].Receive(&r.inbox, deal); err != nil {
 			select {
@@ -132,10 +134,17 @@ func (r *reading) refill(i int) {
 func (in *intake) lookUp(r *reading) {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
+	var last netip.AddrPort // the packets of a frame come one after the other
+	var to Receiver
 	for i := range r.inbox.Len() {
-		if b, from := r.inbox.Datagram(i); isMedia(b) {
-			r.to[i] = in.routes[from]
+		b, from := r.inbox.Datagram(i)
+		if !isMedia(b) {
+			continue
 		}
+		if from != last {
+			last, to = from, in.routes[from]
+		}
+		r.to[i] = to
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 const (
 	loadInterval = time.Second           // between judgements
-	loadTimer    = 20 * time.Millisecond // a timer whose lateness is that of the loops that move media
+	loadTimer    = 50 * time.Millisecond // a timer whose lateness is that of the loops that move media
 )
 
 // An overload measures once a second how loaded this process is, and has done what follows from it.

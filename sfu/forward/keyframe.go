@@ -54,6 +54,7 @@ func (s *Source) needKeyFrame(index int8, at time.Duration, fresh bool) {
 	}
 	st.mu.Lock()
 	st.keys.waiting = true
+	st.waitLocked()
 	if fresh {
 		st.keys.tries = 0
 	}

@@ -83,23 +83,27 @@ func level(list []Delivery) {
 }
 
 func deliver(list []Delivery, work *scratch) {
-	var needed [maxStreams]bool
+	var needed, taken [maxStreams]bool
 	if len(list) > 1 {
 		level(list)
 	}
 	for _, k := range list[0].to.sinks {
 		for i := range list {
-			if in := &list[i].in; k.push(in, work) {
-				needed[in.stream] = true
-			}
+			in := &list[i].in
+			sent, waiting := k.push(in, work)
+			taken[in.stream] = taken[in.stream] || sent
+			needed[in.stream] = needed[in.stream] || waiting
 		}
 	}
 	s, at := list[0].source, list[len(list)-1].in.at
 	for i := range list {
 		list[i].in.packet.Release()
 	}
-	for stream, needed := range needed {
-		if needed {
+	for stream := range needed {
+		if taken[stream] {
+			s.streams[stream].taken.Store(int64(at))
+		}
+		if needed[stream] {
 			s.needKeyFrame(int8(stream), at, false)
 		}
 	}

@@ -14,7 +14,7 @@ const (
 	smallestSent = 32
 	videoSent    = videoHistory
 	audioSent    = audioHistory
-	sentAge      = uint32(1500) // ms a packet is remembered for if the limit allows
+	sentAge      = uint32(historyAge / time.Millisecond) // a packet is remembered for if the limit allows
 
 	maxResends   = 3
 	maxResendGap = 100 * time.Millisecond

@@ -90,13 +90,13 @@ func (k *Sink) want(live uint8) int8 {
 	return best(k.choice.target.Spatial, live, int8(len(k.source.streams)))
 }
 
-// push offers a packet of any of the Source's streams. It reports whether the receiver waits for a key frame of that stream.
-func (k *Sink) push(in *inbound, work *scratch) (waiting bool) {
+// push offers a packet of any of the Source's streams. It reports whether the receiver gets it, and whether it waits for a key frame of that stream.
+func (k *Sink) push(in *inbound, work *scratch) (taken, waiting bool) {
 	k.mu.Lock()
-	e, ok, waiting := k.route(in)
-	if !ok {
+	e, taken, waiting := k.route(in)
+	if !taken {
 		k.mu.Unlock()
-		return waiting
+		return false, waiting
 	}
 	o := work.build(&e, in.packet, k.source.options.Codec, &in.vp8)
 	o.Fill = in.fill
@@ -108,7 +108,7 @@ func (k *Sink) push(in *inbound, work *scratch) (waiting bool) {
 	if k.writer.WriteRTP(o) != nil {
 		k.writeErrors.Add(1)
 	}
-	return waiting
+	return true, waiting
 }
 
 // route decides about a packet: whether the receiver gets it, and as what.

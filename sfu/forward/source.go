@@ -28,6 +28,7 @@ type Source struct {
 	origin   atomic.Pointer[time.Time] // the first time anyone told
 	latest   atomic.Int64              // the latest, as a time.Duration since origin
 	rtt      atomic.Int64              // to the publisher; 0 if unknown
+	waits    atomic.Int32              // streams of which lost packets or key frames are outstanding
 	speech   speech
 
 	mu     sync.Mutex // guards changes of sinks
@@ -41,7 +42,7 @@ func NewSource(o SourceOptions) *Source {
 	}
 	s := &Source{options: o}
 	for range min(max(o.Spatials, 1), maxStreams) {
-		s.streams = append(s.streams, newStream(&s.options))
+		s.streams = append(s.streams, newStream(&s.options, &s.waits))
 	}
 	s.setSinksLocked(nil)
 	s.latest.Store(int64(beginning))
@@ -97,9 +98,11 @@ func (s *Source) fanOut(in *inbound) (needed bool) {
 		}
 		work := scratches.Get().(*scratch)
 		for _, k := range g.sinks {
-			if k.push(in, work) {
-				needed = true
+			sent, waiting := k.push(in, work)
+			if sent {
+				s.streams[in.stream].taken.Store(int64(in.at))
 			}
+			needed = needed || waiting
 		}
 		work.put()
 	}
@@ -127,7 +130,7 @@ func (s *Source) SenderReport(layer Layer, ntp uint64, rtp uint32, now time.Time
 }
 
 // Nacks returns the sequence numbers of one stream to ask the publisher for at this moment (RFC 4585 §6.2.1), in rising order. Call it
-// after a batch of reads and at least every 20 ms while packets arrive; it also repeats key frame requests and forgets old packets.
+// after a batch of reads and at least every 20 ms while Waits says so; it also repeats key frame requests.
 func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	st := s.stream(spatial)
 	if st == nil {
@@ -140,13 +143,26 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 		seqs = st.losses.Due(at, nil)
 		st.counts.Nacks += uint64(len(seqs))
 	}
-	st.history.Expire(at)
 	waiting := st.keys.waiting
+	st.waitLocked()
 	st.mu.Unlock()
 	if waiting {
 		s.requestDue(spatial, at)
 	}
 	return seqs
+}
+
+// Waits reports whether anything is outstanding that Nacks would ask for, now or later.
+func (s *Source) Waits() bool { return s.waits.Load() > 0 }
+
+// Expire forgets packets that nobody will ask for again. Call it several times a second.
+func (s *Source) Expire(now time.Time) {
+	at := s.since(now)
+	for _, st := range s.streams {
+		st.mu.Lock()
+		st.expireLocked(at)
+		st.mu.Unlock()
+	}
 }
 
 // ReceptionReport returns the report block for one stream (RFC 3550 §6.4.1), false before its first packet. Each call starts a new interval
@@ -227,6 +243,7 @@ func (s *Source) remove(k *Sink) {
 	for _, st := range s.streams {
 		st.mu.Lock()
 		st.keys.waiting = false
+		st.waitLocked()
 		st.mu.Unlock()
 	}
 }
@@ -246,6 +263,7 @@ func (s *Source) Close() {
 		st.history.Clear()
 		st.losses.Clear()
 		st.keys.waiting = false
+		st.waitLocked()
 		st.mu.Unlock()
 	}
 }

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	videoHistory    = 512 // packets
-	audioHistory    = 64
-	videoHistoryAge = 2 * time.Second
-	audioHistoryAge = time.Second
+	videoHistory   = 512 // packets
+	audioHistory   = 64
+	historyAge     = time.Second            // who has not asked again by then has frozen, and wants a key frame
+	unforwardedAge = 200 * time.Millisecond // of a stream that nobody gets: a receiver may be about to begin with it
 
 	restartGap     = 3000 // RFC 3550 §A.1 MAX_DROPOUT: a longer jump is a sender that began anew
 	restartPackets = 3    // so many packets in a row from before all memory are one, too
@@ -34,6 +34,7 @@ type stream struct {
 	arrived  atomic.Int64          // last packet, 0 if none
 	patience atomic.Int64          // how long a silence still counts as live
 	streak   atomic.Uint32         // packets since the last silence
+	taken    atomic.Int64          // when a receiver got a packet of it last, 0 if never
 	clock    atomic.Pointer[clock] // from the last sender report
 
 	mu         sync.Mutex
@@ -46,6 +47,8 @@ type stream struct {
 	dependency *codec.Dependency // nil if the codec has none
 	pace       pace
 	keys       keyRequests
+	waits      *atomic.Int32 // of the Source: streams that wait for something
+	waiting    bool          // this is one of them
 	counts     LayerStats
 	rates      meter
 }
@@ -90,13 +93,13 @@ type inbound struct {
 	at      time.Duration
 }
 
-func newStream(o *SourceOptions) *stream {
-	st := &stream{rate: o.ClockRate, reception: packet.NewReception(o.ClockRate)}
+func newStream(o *SourceOptions, waits *atomic.Int32) *stream {
+	st := &stream{rate: o.ClockRate, reception: packet.NewReception(o.ClockRate), waits: waits}
 	st.patience.Store(int64(minPatience))
 	if o.Video {
-		st.history = packet.NewHistory(videoHistory, videoHistoryAge)
+		st.history = packet.NewHistory(videoHistory, historyAge)
 	} else {
-		st.history = packet.NewHistory(audioHistory, audioHistoryAge)
+		st.history = packet.NewHistory(audioHistory, historyAge)
 	}
 	if o.Codec == codec.VP9 || o.Codec == codec.AV1 {
 		st.dependency = new(codec.Dependency)
@@ -109,6 +112,7 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 	p := in.packet
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	defer st.waitLocked()
 	if !st.place(in) {
 		return false
 	}
@@ -125,6 +129,28 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 		st.history.Add(in.seq, p, in.at)
 	}
 	return true
+}
+
+// waitLocked follows every change of what is outstanding: lost packets, key frames.
+func (st *stream) waitLocked() {
+	if waiting := st.losses.Outstanding() > 0 || st.keys.waiting; waiting != st.waiting {
+		st.waiting = waiting
+		if waiting {
+			st.waits.Add(1)
+		} else {
+			st.waits.Add(-1)
+		}
+	}
+}
+
+// expireLocked forgets what nobody will ask for again. Most of what a call takes up in memory is this: packets that are nobody's go soon.
+func (st *stream) expireLocked(at time.Duration) {
+	age := historyAge
+	if at-time.Duration(st.taken.Load()) > historyAge {
+		age = unforwardedAge
+	}
+	st.history.SetAge(age)
+	st.history.Expire(at)
 }
 
 // place finds the packet's position in the stream, and what is missing before it.

@@ -4,7 +4,10 @@ package packet
 
 import "time"
 
-const smallestHistory = 16
+const (
+	smallestHistory = 16
+	expiredPerAdd   = 2 // packets: more than come, or what was kept for longer would stay
+)
 
 // A History is a ring of the packets of one stream that can be sent again. It starts empty, grows only while packets younger than its
 // age would fall out, up to its limit, and holds one reference to each packet. Not safe for concurrent use. Times are since any fixed
@@ -32,7 +35,11 @@ func NewHistory(limit int, age time.Duration) *History {
 	return &History{limit: size, age: age}
 }
 
-// Add remembers p, with a reference of its own, under its extended sequence number.
+// SetAge changes for how long packets are kept, those that are there included.
+func (h *History) SetAge(age time.Duration) { h.age = age }
+
+// Add remembers p, with a reference of its own, under its extended sequence number. It forgets a few that are too old: as many as come, so that those
+// who receive packets get the ones that they have just let go of, which the processor has at hand.
 func (h *History) Add(seq uint64, p *Packet, now time.Duration) {
 	if len(h.slots) == 0 {
 		h.slots = make([]remembered, smallestHistory)
@@ -51,6 +58,7 @@ func (h *History) Add(seq uint64, p *Packet, now time.Duration) {
 	}
 	*slot = remembered{seq: seq, at: now, packet: p.Retain()}
 	h.lowest, h.highest = min(h.lowest, seq), max(h.highest, seq)
+	h.expire(now, expiredPerAdd)
 }
 
 // Get returns the packet with a reference for the caller, or nil.
@@ -66,9 +74,13 @@ func (h *History) Get(seq uint64) *Packet {
 
 // Expire lets go of packets that are older than the age; an empty history gives its memory back.
 func (h *History) Expire(now time.Duration) {
-	if len(h.slots) == 0 {
-		return
+	if len(h.slots) > 0 && h.expire(now, len(h.slots)) {
+		h.Clear() // what is left was overtaken by a jump
 	}
+}
+
+// expire lets go of at most n packets that are too old, and reports whether it came past the newest.
+func (h *History) expire(now time.Duration, n int) bool {
 	if size := uint64(len(h.slots)); h.highest-h.lowest >= size {
 		h.lowest = h.highest - size + 1
 	}
@@ -77,13 +89,14 @@ func (h *History) Expire(now time.Duration) {
 		if slot.packet == nil || slot.seq != h.lowest {
 			continue
 		}
-		if now-slot.at < h.age {
-			return
+		if now-slot.at < h.age || n == 0 {
+			return false
 		}
+		n--
 		slot.packet.Release()
 		*slot = remembered{}
 	}
-	h.Clear() // what is left was overtaken by a jump
+	return true
 }
 
 // Clear lets go of everything.

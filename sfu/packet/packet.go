@@ -20,6 +20,9 @@ const compactCapacity = 256
 // A Packet is one received RTP packet. The fields are set by Parse and read-only from then on, so that any number of goroutines
 // may read them while each holds a reference.
 type Packet struct {
+	references atomic.Int32 // first, with buffer: who lets go of a packet, or takes one, touches no more than these
+	buffer     []byte
+
 	SequenceNumber    uint16
 	TransportSequence uint16 // transport-wide congestion control, if HasTransportSequence
 	PayloadType       uint8
@@ -39,9 +42,6 @@ type Packet struct {
 	Payload              []byte // without padding; empty for a padding-only packet
 	DependencyDescriptor []byte // nil if absent
 	AbsCaptureTime       []byte // nil if absent
-
-	references atomic.Int32
-	buffer     []byte
 }
 
 var (
@@ -49,7 +49,7 @@ var (
 	compact = sync.Pool{New: func() any { return &Packet{buffer: make([]byte, compactCapacity)} }}
 )
 
-// Get returns an empty packet that the caller owns (reference count 1).
+// Get returns a packet that the caller owns (reference count 1). Its fields are any packet's before Parse.
 func Get() *Packet {
 	p := pool.Get().(*Packet)
 	p.references.Store(1)
@@ -74,10 +74,8 @@ func (p *Packet) Release() {
 	case n < 0:
 		panic("packet: Release without a reference")
 	case len(p.buffer) == compactCapacity:
-		p.reset()
 		compact.Put(p)
 	default:
-		p.reset()
 		pool.Put(p)
 	}
 }

@@ -98,7 +98,7 @@ func (p *Peer) answer(d *description.Description, wants []Want) (Answer, error) 
 // receive plans every section that the client sends on, and brings the uplinks in line.
 func (p *Peer) receive(d *description.Description, wants []Want, plans map[string]*description.Plan) []Section {
 	current := *p.uplinks.Load()
-	next := make(map[string]*uplink, len(current))
+	next := make([]*uplink, 0, len(current))
 	var out []Section
 	var table []*ingress.Terms
 	for _, s := range d.Sections {
@@ -113,16 +113,16 @@ func (p *Peer) receive(d *description.Description, wants []Want, plans map[strin
 		if len(pl.Codecs) == 0 {
 			continue
 		}
-		u := current[s.MID]
+		u := uplinkOf(current, s.MID)
 		if u == nil {
 			u = newUplink(p, s.MID)
 		}
-		next[s.MID] = u
+		next = append(next, u)
 		out = append(out, u.describe(s, pl))
 		table = append(table, u.terms(s, pl))
 	}
-	for mid, u := range current {
-		if next[mid] == nil {
+	for _, u := range current {
+		if uplinkOf(next, u.mid) == nil {
 			u.feed(nil)
 			ended := u.section
 			ended.Active = false

@@ -30,8 +30,8 @@ type Peer struct {
 	worker  *egress.Worker // makes and sends what the client receives
 	loops   sync.WaitGroup // negotiations in the background
 
-	uplinks   atomic.Pointer[map[string]*uplink] // by mid, copy on write
-	downlinks atomic.Pointer[[]*downlink]        // in order of AddDownlink, copy on write
+	uplinks   atomic.Pointer[[]*uplink]   // in order of their sections, copy on write
+	downlinks atomic.Pointer[[]*downlink] // in order of AddDownlink, copy on write
 
 	negotiation sync.Mutex // serialises descriptions; held while Pion works on one
 	round       round      // guarded by negotiation
@@ -47,7 +47,7 @@ type Peer struct {
 // sent an offer at once, as an event.
 func (e *Engine) NewPeer(o PeerOptions) (*Peer, error) {
 	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents(), worker: e.egress.Assign()}
-	p.uplinks.Store(&map[string]*uplink{})
+	p.uplinks.Store(new([]*uplink))
 	p.downlinks.Store(new([]*downlink))
 	err := p.connect()
 	if err == nil {
@@ -197,7 +197,7 @@ func (p *Peer) Stats() PeerStats {
 
 // Uplink lets the packets of the section flow into s; before that they are dropped. Nil stops them again.
 func (p *Peer) Uplink(mid string, s *forward.Source) error {
-	u := (*p.uplinks.Load())[mid]
+	u := uplinkOf(*p.uplinks.Load(), mid)
 	if u == nil {
 		return fmt.Errorf("%w: mid %q", ErrUnknownSection, mid)
 	}

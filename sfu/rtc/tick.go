@@ -6,10 +6,11 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// Intervals of what a peer sends about media (RFC 3550 §6.2, RFC 4585), in ticks of the peer: peerTicks of the engine's.
+// Intervals of what a peer sends about media (RFC 3550 §6.2, RFC 4585), in ticks.
 const (
 	lossTicks     = 1  // 20 ms: ask for lost packets
-	feedbackTicks = 3  // 60 ms: transport-wide feedback
+	feedbackTicks = 5  // 100 ms: transport-wide feedback
+	expiryTicks   = 10 // 200 ms: forget packets that nobody will ask for again
 	reportTicks   = 50 // 1 s: reception and sender reports
 )
 
@@ -39,6 +40,13 @@ func (p *Peer) tick(now time.Time) {
 			}
 		}
 		p.client.send(packets)
+	}
+	if turn%expiryTicks == 0 {
+		for _, u := range *p.uplinks.Load() {
+			if s := u.source.Load(); s != nil {
+				s.Expire(now)
+			}
+		}
 	}
 	if turn%reportTicks == 0 {
 		p.senderReports(now)

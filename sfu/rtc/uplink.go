@@ -33,6 +33,16 @@ type stream struct {
 
 func newUplink(p *Peer, mid string) *uplink { return &uplink{peer: p, mid: mid} }
 
+// uplinkOf is the uplink of a section, nil if there is none.
+func uplinkOf(list []*uplink, mid string) *uplink {
+	for _, u := range list {
+		if u.mid == mid {
+			return u
+		}
+	}
+	return nil
+}
+
 // describe takes over what was negotiated and returns it for the owner. A new track on an old section starts unfed.
 func (u *uplink) describe(s *description.Section, pl *description.Plan) Section {
 	if u.section.CID != s.CID {
@@ -118,7 +128,7 @@ func (u *uplink) RequestKeyFrame(spatial int8) {
 // losses returns the requests for lost packets that are due (RFC 4585 §6.2.1).
 func (u *uplink) losses(now time.Time) []rtcp.Packet {
 	s := u.source.Load()
-	if s == nil {
+	if s == nil || !s.Waits() {
 		return nil
 	}
 	var out []rtcp.Packet

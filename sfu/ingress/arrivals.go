@@ -1,13 +1,26 @@
 package ingress
 
+// Hot path: see ARCHITECTURE.md#packet
+
 import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/interceptor/pkg/twcc"
+	"callserver/sfu/packet"
+
 	"github.com/pion/rtcp"
+)
+
+const (
+	smallestWindow = 64   // numbers remembered: a tenth of a second of a camera
+	largestWindow  = 4096 // and of a screen on a fast line; what is left out by more than this goes unreported
+
+	arrivalTick   = 250 * time.Microsecond // unit of a delta
+	referenceUnit = 256                    // ticks: 64 ms
+	maxStatuses   = 512                    // packets that one report is about
+	largestDelta  = 1<<15 - 1
 )
 
 // Arrivals collects transport-wide congestion control feedback for one connection (draft-holmer-rmcat-transport-wide-cc-extensions-01): media,
@@ -16,9 +29,14 @@ type Arrivals struct {
 	extension atomic.Uint32 // id of the transport sequence number, 0 = not negotiated
 
 	mu       sync.Mutex
-	recorder *twcc.Recorder // nil until something arrives
 	ssrc     uint32
+	media    uint32 // SSRC of the latest packet
 	start    time.Time
+	numbers  packet.Unwrapper
+	times    []uint32 // by number: ticks since start, plus one; 0 = has not come. A power of two long, empty until something arrives
+	begin    uint64   // first that is to be reported
+	end      uint64   // one past the highest
+	reported uint8    // reports so far, modulo 256
 	pending  bool
 }
 
@@ -32,15 +50,48 @@ func (a *Arrivals) probe(b []byte, now time.Time) {
 }
 
 // record notes the arrival of a packet.
-func (a *Arrivals) record(ssrc uint32, seq uint16, now time.Time) {
+func (a *Arrivals) record(ssrc uint32, number uint16, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.recorder == nil {
-		a.recorder, a.start = twcc.NewRecorder(a.ssrc), now
+	seq := a.numbers.Unwrap(number)
+	if len(a.times) == 0 {
+		a.times, a.start = make([]uint32, smallestWindow), now
+		a.begin, a.end = seq, seq
 	}
-	a.recorder.Record(ssrc, seq, now.Sub(a.start).Microseconds())
-	a.pending = true
+	if seq >= a.end {
+		a.advance(seq + 1)
+	}
+	if a.end-seq > uint64(len(a.times)) { // forgotten
+		return
+	}
+	if slot := a.slot(seq); *slot == 0 {
+		*slot = uint32(max(now.Sub(a.start), 0)/arrivalTick) + 1
+		a.media, a.pending = ssrc, true
+		a.begin = min(a.begin, seq) // a late one is reported together with those that overtook it
+	}
 }
+
+// advance makes room for numbers up to end. Those that wait for their report are kept, if there is room at all.
+func (a *Arrivals) advance(end uint64) {
+	for end-a.begin > uint64(len(a.times)) && len(a.times) < largestWindow {
+		old, before := a.times, a.end
+		a.times = make([]uint32, 2*len(old))
+		for seq := before - min(before, uint64(len(old))); seq < before; seq++ {
+			*a.slot(seq) = old[seq&uint64(len(old)-1)]
+		}
+	}
+	if end-a.end >= uint64(len(a.times)) {
+		clear(a.times)
+	} else {
+		for seq := a.end; seq < end; seq++ {
+			*a.slot(seq) = 0
+		}
+	}
+	a.end = end
+	a.begin = max(a.begin, end-min(end, uint64(len(a.times))))
+}
+
+func (a *Arrivals) slot(seq uint64) *uint32 { return &a.times[seq&uint64(len(a.times)-1)] }
 
 // Feedback returns the reports due, none if nothing arrived since the last call.
 func (a *Arrivals) Feedback() []rtcp.Packet {
@@ -50,7 +101,107 @@ func (a *Arrivals) Feedback() []rtcp.Packet {
 		return nil
 	}
 	a.pending = false
-	return a.recorder.BuildFeedbackPacket()
+	var out []rtcp.Packet
+	for a.begin < a.end {
+		if *a.slot(a.begin) == 0 { // what is missing in front was reported, or is not yet known to be lost
+			a.begin++
+			continue
+		}
+		report := rtcp.RawPacket(a.report())
+		out = append(out, &report)
+	}
+	return out
+}
+
+// Statuses of a packet (§3.1.1).
+const (
+	missing = iota
+	smallDelta
+	largeDelta
+)
+
+// report makes one report, from begin on, as far as it reaches.
+func (a *Arrivals) report() []byte {
+	const fixed = 20
+	b := make([]byte, fixed, fixed+64)
+	at := *a.slot(a.begin) - 1
+	reference := at / referenceUnit
+	before := reference * referenceUnit
+
+	var statuses [maxStatuses]uint8
+	var deltas [maxStatuses]int16
+	n, last := 0, 0
+	for n < maxStatuses && a.begin+uint64(n) < a.end {
+		t := *a.slot(a.begin + uint64(n))
+		if t != 0 {
+			delta := int64(t-1) - int64(before)
+			if delta > largestDelta || delta < -largestDelta {
+				break // the next report has a reference of its own
+			}
+			statuses[n], deltas[n], before = largeDelta, int16(delta), t-1
+			if delta >= 0 && delta <= 255 {
+				statuses[n] = smallDelta
+			}
+			last = n + 1
+		}
+		n++
+	}
+	n = last                  // what is missing at the end belongs to the next report, if anything comes after it
+	b[0], b[1] = 2<<6|15, 205 // RFC 4585 §6.1: transport layer feedback
+	binary.BigEndian.PutUint32(b[4:], a.ssrc)
+	binary.BigEndian.PutUint32(b[8:], a.media)
+	binary.BigEndian.PutUint16(b[12:], uint16(a.begin))
+	binary.BigEndian.PutUint16(b[14:], uint16(n))
+	binary.BigEndian.PutUint32(b[16:], reference<<8|uint32(a.reported))
+	b = appendChunks(b, statuses[:n])
+	for i, s := range statuses[:n] {
+		switch s {
+		case smallDelta:
+			b = append(b, byte(deltas[i]))
+		case largeDelta:
+			b = binary.BigEndian.AppendUint16(b, uint16(deltas[i]))
+		}
+	}
+	if padding := -len(b) & 3; padding > 0 {
+		b[0] |= 1 << 5
+		b = append(b, make([]byte, padding-1)...)
+		b = append(b, byte(padding))
+	}
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)/4-1))
+	a.begin += uint64(n)
+	a.reported++
+	return b
+}
+
+// appendChunks writes statuses as runs of equal ones (§3.1.3) and vectors of fourteen or seven (§3.1.4).
+func appendChunks(b []byte, s []uint8) []byte {
+	const oneBit, twoBit = 14, 7
+	for len(s) > 0 {
+		run := 1
+		for run < len(s) && s[run] == s[0] {
+			run++
+		}
+		if run >= oneBit || run == len(s) {
+			b = binary.BigEndian.AppendUint16(b, uint16(s[0])<<13|uint16(run))
+			s = s[run:]
+			continue
+		}
+		n := min(len(s), oneBit)
+		chunk, width := uint16(1)<<15, 1
+		for _, v := range s[:n] {
+			if v == largeDelta {
+				n, width = min(len(s), twoBit), 2
+				chunk |= 1 << 14
+				break
+			}
+		}
+		for i, v := range s[:n] {
+			chunk |= uint16(v) << (oneBit - width*(i+1))
+		}
+		b = binary.BigEndian.AppendUint16(b, chunk)
+		s = s[n:]
+	}
+	return b
 }
 
 // extension finds the value of a header extension in an RTP packet (RFC 8285), nil if it is not there.

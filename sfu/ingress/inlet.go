@@ -23,6 +23,9 @@ import (
 // maxStreams bounds how many SSRCs of one client are remembered at once. When it is reached those go first that are of no section.
 const maxStreams = 512
 
+// lately is how many streams are found without a look into the map of all.
+const lately = 8
+
 // maxLayers is how many simulcast streams a section may have.
 const maxLayers = 3
 
@@ -81,10 +84,12 @@ type Inlet struct {
 	version uint32 // of the table
 	names   Names
 	streams map[uint32]*stream
+	lately  [lately]*stream // some of them: most clients send no more than these
 }
 
 // stream is one SSRC of the client. Guarded by Inlet.mu.
 type stream struct {
+	ssrc           uint32
 	rollover       srtp.Rollover
 	mid, rid, rrid string // told by header extensions so far
 	version        uint32 // of the table that terms and layer are from
@@ -127,7 +132,7 @@ func (in *Inlet) SetTerms(table []*Terms) {
 func (in *Inlet) Close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.opener, in.table, in.streams = nil, nil, map[uint32]*stream{}
+	in.opener, in.table, in.streams, in.lately = nil, nil, map[uint32]*stream{}, [lately]*stream{}
 }
 
 // Receive takes the datagram in the first n bytes of p's buffer, RTP or RTCP, and p itself.
@@ -201,7 +206,10 @@ func (in *Inlet) open(b []byte) (size int, r route) {
 	if in.opener == nil {
 		return 0, r
 	}
-	s := in.streams[ssrc]
+	s := in.lately[ssrc%lately]
+	if s == nil || s.ssrc != ssrc {
+		s = in.streams[ssrc]
+	}
 	var index uint64
 	if s == nil {
 		index = uint64(seq)
@@ -217,9 +225,10 @@ func (in *Inlet) open(b []byte) (size int, r route) {
 		if len(in.streams) >= maxStreams {
 			in.forget()
 		}
-		s = &stream{}
+		s = &stream{ssrc: ssrc}
 		in.streams[ssrc] = s
 	}
+	in.lately[ssrc%lately] = s
 	s.rollover.Accept(index)
 	if s.terms == nil || s.version != in.version {
 		in.find(s, ssrc, plain)
@@ -237,6 +246,7 @@ func (in *Inlet) open(b []byte) (size int, r route) {
 // forget makes room among the streams: what is of no section goes, or else all. A stream that is forgotten and goes on after its numbers went
 // round is lost, since its roll-over counter is. Guarded by mu.
 func (in *Inlet) forget() {
+	in.lately = [lately]*stream{}
 	maps.DeleteFunc(in.streams, func(_ uint32, s *stream) bool { return s.terms == nil })
 	if len(in.streams) >= maxStreams {
 		clear(in.streams)

@@ -1,9 +1,15 @@
 package rtc
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
 
+	"callserver/sfu/rtc/description"
+
+	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -22,6 +28,10 @@ const (
 	maxLossyWaiting    = 64 << 10 // bytes; more is dropped
 	maxReliableWaiting = 4 << 20  // bytes; a client further behind than this is cut off
 )
+
+// smallestRead is the room that a data channel's reader begins with, in bytes. Most channels carry little or nothing, and everybody has three or
+// six of them.
+const smallestRead = 1 << 10
 
 // channels are a peer's data channels. Safe for concurrent use.
 type channels struct {
@@ -65,18 +75,34 @@ func (p *Peer) opened(c *connection, channel *webrtc.DataChannel) {
 	label := channel.Label()
 	outbound := c == p.sender()
 	channel.OnOpen(func() {
+		in, err := channel.Detach()
+		if err != nil {
+			p.log.Debug("read data channel", "label", label, "error", err)
+			return
+		}
+		if !p.start(func() { p.readLoop(label, in) }) {
+			return
+		}
 		if outbound {
 			p.data.opened(p, label, channel)
 		}
 	})
-	channel.OnMessage(func(m webrtc.DataChannelMessage) {
-		leave, ok := p.enter()
-		if !ok {
+}
+
+// readLoop takes what the client sends on a channel until that is closed. Pion would read into as much as a message may have, for every channel.
+func (p *Peer) readLoop(label string, in datachannel.Reader) {
+	b := make([]byte, smallestRead)
+	for {
+		n, _, err := in.ReadDataChannel(b)
+		switch {
+		case err == nil:
+			p.emit(DataReceived{Reliable: label == labelReliable, Label: label, Payload: slices.Clone(b[:n])})
+		case errors.Is(err, io.ErrShortBuffer) && n > len(b) && n <= description.MaxMessageSize:
+			b = make([]byte, n) // the message is still there
+		default:
 			return
 		}
-		defer leave()
-		p.emit(DataReceived{Reliable: label == labelReliable, Label: label, Payload: m.Data})
-	})
+	}
 }
 
 func (d *channels) opened(p *Peer, label string, channel *webrtc.DataChannel) {

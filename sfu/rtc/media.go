@@ -79,6 +79,7 @@ func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
 	s.SetReceiveMTU(receiveMTU)
 	s.SetSCTPMaxMessageSize(description.MaxMessageSize)
 	s.EnableSCTPZeroChecksum(false)
+	s.DetachDataChannels()     // read with less room than Pion does: see Peer.readLoop
 	s.DisableCloseByDTLS(true) // connections are closed by their owner; that the client closed is an event
 
 	s.SetLite(o.Lite)

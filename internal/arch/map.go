@@ -16,7 +16,7 @@ var allowed = map[string][]string{
 	"sfu/udp":             {},
 	"sfu/forward":         {"sfu/packet", "sfu/codec"},
 	"sfu":                 {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth"},
-	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/egress", "sfu/rtc/description", "sfu/rtc/port"},
+	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/egress", "sfu/rtc/description", "sfu/rtc/port", "internal/pionlog"},
 	"sfu/rtc/description": {},
 	"sfu/rtc/port":        {"sfu/packet", "sfu/udp"},
 	"sfu/srtp":            {},
@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	// Edges translate between a protocol and Session. They see the room's words (sfu) and never each other.
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},
 	"signalling/homeserver": {},
-	"signalling/federation": {"internal/expiring", "internal/canonical"},
+	"signalling/federation": {"internal/expiring", "internal/canonical", "internal/internet"},
 	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing", "sfu", "timeline", "internal/expiring", "internal/canonical"},
 	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrixrtc/member", "signalling/matrixrtc/standing", "sfu", "sfu/framecrypto", "timeline", "internal/expiring"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 	"signalling/matrixrtc/standing": {"signalling/homeserver", "signalling/token", "internal/expiring"},
 	"signalling/whip":               {"signalling", "signalling/token", "sfu", "sfu/codec", "timeline"},
 
-	"turn":     {"sfu/udp"},
+	"turn":     {"sfu/udp", "internal/expiring", "internal/internet", "internal/pionlog"},
 	"edge":     {},
 	"cluster":  {},
 	"timeline": {},
@@ -53,6 +53,8 @@ var allowed = map[string][]string{
 	"internal/config":             {},
 	"internal/expiring":           {},
 	"internal/canonical":          {},
+	"internal/internet":           {},
+	"internal/pionlog":            {},
 	"internal/telemetry":          {},
 	"internal/arch":               {},
 	"internal/testnet/realserver": {"signalling/homeserver"},

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/internal/pionlog"
 	"callserver/sfu/egress"
 	"callserver/sfu/ingress"
 	"callserver/sfu/rtc/port"
@@ -84,7 +85,7 @@ func New(o Options) (*Engine, error) {
 	var err error
 	e.ports, err = port.Open(port.Options{
 		UDP: o.UDPPort, TCP: o.TCPPort, Listen: o.Listen, Named: named(o.Advertise), Loopback: o.Loopback,
-		Interfaces: o.Interfaces, Net: o.Net, Log: &logFactory{o.Logger},
+		Interfaces: o.Interfaces, Net: o.Net, Log: pionlog.Factory{Log: o.Logger},
 		Share: e.egress.Len(), After: e.egress.Run,
 	})
 	if err != nil {

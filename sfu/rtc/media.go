@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"callserver/internal/pionlog"
 	"callserver/sfu/rtc/description"
 	"callserver/sfu/rtc/port"
 
@@ -61,7 +62,7 @@ func pionCodecs(f *description.Format) []webrtc.RTPCodecParameters {
 
 // newSettings configures Pion's transports.
 func newSettings(o Options, p *port.Ports) (webrtc.SettingEngine, error) {
-	s := webrtc.SettingEngine{LoggerFactory: &logFactory{o.Logger}}
+	s := webrtc.SettingEngine{LoggerFactory: pionlog.Factory{Log: o.Logger}}
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 		return s, err
 	}

@@ -1,4 +1,5 @@
-package rtc
+// A Factory hands Pion's log lines to slog. Package pionlog owns that translation. It never decides what is said.
+package pionlog
 
 import (
 	"context"
@@ -8,13 +9,13 @@ import (
 	"github.com/pion/logging"
 )
 
-// logFactory hands Pion's log lines to slog. They speak of single packets and connections, so all of them are debug
-// lines for us, and formatting costs nothing unless those are wanted.
-type logFactory struct{ log *slog.Logger }
+// Factory makes Pion's loggers. Its lines speak of single packets and connections, so all of them are debug lines for us, and formatting costs
+// nothing unless those are wanted.
+type Factory struct{ Log *slog.Logger }
 
 // NewLogger implements logging.LoggerFactory.
-func (f *logFactory) NewLogger(scope string) logging.LeveledLogger {
-	return &scopedLog{f.log, scope}
+func (f Factory) NewLogger(scope string) logging.LeveledLogger {
+	return &scopedLog{f.Log, scope}
 }
 
 type scopedLog struct {

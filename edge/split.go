@@ -41,6 +41,8 @@ type splitter struct {
 	log     *slog.Logger
 	timeout time.Duration // helloTimeout
 
+	turnOnly bool // nothing else is spoken here
+
 	http, turn, ice *lane
 
 	hellos  sync.WaitGroup
@@ -130,6 +132,9 @@ func (s *splitter) sort(c net.Conn) (*lane, net.Conn, error) {
 			c = &proxied{c, net.TCPAddrFromAddrPort(client)}
 		}
 	}
+	if s.turnOnly {
+		return s.sortTURN(c)
+	}
 	first, conn, err := peek(c)
 	switch {
 	case err != nil:
@@ -162,6 +167,18 @@ func (s *splitter) secure(c *tls.Conn) (*lane, net.Conn, error) {
 		return s.toTURN(conn)
 	}
 	return s.http, conn, nil
+}
+
+// sortTURN takes a connection where only TURN is spoken.
+func (s *splitter) sortTURN(c net.Conn) (*lane, net.Conn, error) {
+	if s.tls == nil {
+		return s.toTURN(c)
+	}
+	secured := tls.Server(c, s.tls)
+	if err := secured.HandshakeContext(context.Background()); err != nil {
+		return nil, nil, err
+	}
+	return s.toTURN(secured)
 }
 
 func (s *splitter) toTURN(c net.Conn) (*lane, net.Conn, error) {

@@ -62,7 +62,7 @@ func echoing(t *testing.T, l net.Listener, word string) {
 }
 
 // say opens a connection, writes, and returns all that comes back.
-func say(t *testing.T, l *Listener, secure *tls.Config, before, text string) string {
+func say(t *testing.T, l interface{ Addr() net.Addr }, secure *tls.Config, before, text string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -139,6 +139,43 @@ func TestOnePort(t *testing.T) {
 	})
 	if n := l.Stats().Closed; n < 2 {
 		t.Errorf("%d connections counted as closed, want those of http without tls and of imap", n)
+	}
+}
+
+// TestTURNAlone has TURN on ports of its own, plain and inside TLS, also behind a proxy.
+func TestTURNAlone(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	secure := &tls.Config{InsecureSkipVerify: true}
+	for _, tc := range []struct {
+		name         string
+		options      Options
+		secure       *tls.Config
+		before, want string
+	}{
+		{"plain", Options{}, nil, "", "turn" + stun + " 127.0.0.1"},
+		{"tls", Options{Certificates: certificates(t)}, secure, "", "turn" + stun + " 127.0.0.1"},
+		{"plain to tls", Options{Certificates: certificates(t)}, nil, "", ""},
+		{"proxied", Options{ProxyProtocol: trusted}, nil, proxyHeader(1, 0x11, source4), "turn" + stun + " 198.51.100.7"},
+		{"proxied tls", Options{Certificates: certificates(t), ProxyProtocol: trusted}, secure, proxyHeader(1, 0x21, source6), "turn" + stun + " 2001:db8::7"},
+		{"header missing", Options{ProxyProtocol: trusted}, nil, "", "error"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.options.Listen = "127.0.0.1:0"
+			s, err := ListenTURN(tc.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.split.timeout = 500 * time.Millisecond
+			echoing(t, s.TURN(), "turn")
+			done := make(chan error, 1)
+			go func() { done <- s.Run() }()
+			if got := say(t, s, tc.secure, tc.before, stun); got != tc.want && (tc.want != "" && tc.want != "error" || strings.Contains(got, "turn")) {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			if err := errors.Join(s.Close(), <-done); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -24,10 +24,12 @@ const tickInterval = 50 * time.Millisecond
 
 // Options configure a Server.
 type Options struct {
-	Rooms      *sfu.Rooms
-	Engine     *rtc.Engine
-	ICEServers []ICEServer  // for the clients to use besides our own addresses
-	Logger     *slog.Logger // nil: none
+	Rooms  *sfu.Rooms
+	Engine *rtc.Engine
+	Logger *slog.Logger // nil: none
+
+	// ICEServers are for the client of a session to use besides our own addresses, with credentials of its own; nil: none.
+	ICEServers func(session sfu.SID) []ICEServer
 
 	Revocations *token.Revocations // tokens that no longer let anybody in; nil: none
 	UserRooms   int                // rooms that one user of our own authoriser may be in at once; 0: no limit
@@ -56,7 +58,7 @@ type ICEServer struct {
 type Server struct {
 	rooms  *sfu.Rooms
 	engine *rtc.Engine
-	ice    []ICEServer
+	ice    func(sfu.SID) []ICEServer
 	log    *slog.Logger
 	secret [32]byte // makes up what must be random per room
 
@@ -75,6 +77,9 @@ func New(o Options) *Server {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations, userRooms: o.UserRooms, started: time.Now()}
+	if s.ice == nil {
+		s.ice = func(sfu.SID) []ICEServer { return nil }
+	}
 	if s.watcher = o.Watcher; s.watcher == nil {
 		s.watcher = nobody{}
 	}
@@ -98,9 +103,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Rooms are the rooms of this server.
 func (s *Server) Rooms() *sfu.Rooms { return s.rooms }
-
-// ICEServers are what clients may use besides our own addresses.
-func (s *Server) ICEServers() []ICEServer { return s.ice }
 
 // InjectionMark is the random trailer by which clients with end-to-end encryption tell frames made by the server from
 // forged ones: the same for everybody in a room. This server makes no frames, so nothing ever carries it.
@@ -183,6 +185,7 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 		downlinks: map[sfu.SID]string{},
 		ready:     make(chan struct{}, 1),
 		stop:      make(chan struct{}),
+		ice:       s.ice,
 	}
 	sess.wakes.Go(sess.wakeLoop)
 	s.sessions.add(sess)

@@ -33,6 +33,7 @@ type Session struct {
 	stop  chan struct{}
 	wakes sync.WaitGroup
 	left  sync.Once
+	ice   func(sfu.SID) []ICEServer
 	ended func(sfu.Reason) // takes the session out of the server's registry
 }
 
@@ -54,6 +55,9 @@ func (s *Session) wakeLoop() {
 		}
 	}
 }
+
+// ICEServers are what the client may use besides our own addresses, with credentials that hold from now on for a while.
+func (s *Session) ICEServers() []ICEServer { return s.ice(s.sid) }
 
 // SID is the participant's id. Safe for concurrent use.
 func (s *Session) SID() sfu.SID { return s.sid }

@@ -76,6 +76,9 @@ func (s *server) observe() {
 		counter("matrix_lookups_spared_total", "OpenID questions not asked because the same one just failed.", func(v matrixrtc.Stats) uint64 { return v.Federation.LookupsSpared }),
 	)
 	telemetry.Poll(t, func() map[string]uint64 { return s.authoriser.Stats().Refusals }, refusals()...)
+	if s.relay != nil {
+		s.relay.observe(t)
+	}
 	s.observeData()
 	s.observeBot()
 	telemetry.Poll(t, s.homeserverStats,
@@ -162,14 +165,19 @@ func (s *server) homeserverStats() (sum homeserver.Stats) {
 func refusals() (metrics []telemetry.Metric[map[string]uint64]) {
 	for _, reason := range matrixrtc.Reasons() {
 		m := counter("matrix_refused_total", "Requests to the Matrix endpoints that were refused, by reason.", func(v map[string]uint64) uint64 { return v[reason] })
-		m.Labels = map[string]string{"reason": reason}
-		metrics = append(metrics, m)
+		metrics = append(metrics, labelled(m, map[string]string{"reason": reason}))
 	}
 	return metrics
 }
 
 func counter[S any](name, help string, of func(S) uint64) telemetry.Metric[S] {
 	return telemetry.Metric[S]{Name: name, Help: help, Kind: telemetry.Counter, Of: func(s S) float64 { return float64(of(s)) }}
+}
+
+// labelled is a metric whose name others have, too.
+func labelled[S any](m telemetry.Metric[S], labels map[string]string) telemetry.Metric[S] {
+	m.Labels = labels
+	return m
 }
 
 func ratio[S any](name, help string, of func(S) float64) telemetry.Metric[S] {

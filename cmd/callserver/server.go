@@ -34,21 +34,23 @@ import (
 
 // A server is every part of the running program, wired and bound to its sockets.
 type server struct {
-	log        *slog.Logger
-	telemetry  *telemetry.Telemetry
-	rooms      *sfu.Rooms
-	engine     *rtc.Engine
-	sessions   *signalling.Server
-	overload   *overload
-	client     *livekit.Edge
-	matrix     []*homeserver.Homeserver // as configured
-	directory  *federation.Directory
-	authoriser *matrixrtc.Authoriser
-	page       *web.Page
-	public     *edge.Listener // what clients reach
-	scheme     string         // of public: http, or https with a certificate of our own
-	admin      *edge.Listener // what the operator reaches, nil = off
-	draining   atomic.Bool
+	log          *slog.Logger
+	telemetry    *telemetry.Telemetry
+	rooms        *sfu.Rooms
+	engine       *rtc.Engine
+	sessions     *signalling.Server
+	overload     *overload
+	client       *livekit.Edge
+	matrix       []*homeserver.Homeserver // as configured
+	directory    *federation.Directory
+	authoriser   *matrixrtc.Authoriser
+	page         *web.Page
+	relay        *relayService      // nil = off
+	public       *edge.Listener     // what clients reach
+	scheme       string             // of public: http, or https with a certificate of our own
+	certificates *edge.Certificates // nil = none of our own
+	admin        *edge.Listener     // what the operator reaches, nil = off
+	draining     atomic.Bool
 
 	data   *dbutil.Database // nil: nothing survives a restart
 	leaves *leave.Keeper    // nil: no homeserver lets us
@@ -70,6 +72,12 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	if s.engine, err = rtc.New(engineOptions(c, log)); err != nil {
 		return nil, err
 	}
+	if err = s.loadCertificates(c); err != nil {
+		return nil, err
+	}
+	if err = s.openRelay(c, log); err != nil {
+		return nil, err
+	}
 	if s.matrix, err = connections(c, log); err != nil {
 		return nil, err
 	}
@@ -89,7 +97,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	}
 	s.sessions = signalling.New(signalling.Options{
 		Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, Watcher: s.watchers(),
-		UserRooms: c.Limits.UserRooms,
+		UserRooms: c.Limits.UserRooms, ICEServers: s.iceServers,
 	})
 	s.overload = newOverload(c, s.rooms, s.sessions, func() uint64 { return s.engine.Stats().Egress.Packets }, log)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
@@ -135,22 +143,33 @@ func engineOptions(c *config.Config, log *slog.Logger) rtc.Options {
 
 // listen opens what clients reach.
 func (s *server) listen(c *config.Config) error {
-	o := edge.Options{
-		Listen: c.HTTP.Listen, Handler: s.routes(), Development: c.Development(), Logger: s.log, ProxyProtocol: c.HTTP.ProxyProtocol,
-	}
-	s.scheme = "http"
 	var err error
-	if c.TLS != (config.TLS{}) {
-		s.scheme = "https"
-		if o.Certificates, err = edge.LoadCertificates([]edge.Files{edge.Files(c.TLS)}, s.log); err != nil {
-			return fmt.Errorf("tls: %w", err)
-		}
-	}
-	if s.public, err = edge.Listen(o); err != nil {
+	s.public, err = edge.Listen(edge.Options{
+		Listen: c.HTTP.Listen, Handler: s.routes(), Development: c.Development(), Logger: s.log, ProxyProtocol: c.HTTP.ProxyProtocol, Certificates: s.certificates,
+	})
+	if err != nil {
 		return fmt.Errorf("http.listen: %w", err)
 	}
-	if o.Certificates != nil { // without TLS clients do not reach it directly
-		s.engine.AcceptTCP(s.public.ICE(), publicPort(c, s.public.Addr()))
+	s.scheme = "http"
+	if s.certificates == nil { // clients do not reach it directly
+		return nil
+	}
+	s.scheme = "https"
+	port := publicPort(c, s.public.Addr())
+	s.engine.AcceptTCP(s.public.ICE(), port)
+	if s.relay != nil {
+		return s.relay.shareHTTPS(s.public.TURN(), port)
+	}
+	return nil
+}
+
+// loadCertificates reads what every TLS listener shows, if the operator has it.
+func (s *server) loadCertificates(c *config.Config) (err error) {
+	if c.TLS == (config.TLS{}) {
+		return nil
+	}
+	if s.certificates, err = edge.LoadCertificates([]edge.Files{edge.Files(c.TLS)}, s.log); err != nil {
+		return fmt.Errorf("tls: %w", err)
 	}
 	return nil
 }
@@ -248,6 +267,9 @@ func (s *server) work() []func(context.Context) error {
 		s.authoriser.Run,
 		func(context.Context) error { return s.public.Run() },
 	}
+	if s.relay != nil {
+		work = append(work, s.relay.work()...)
+	}
 	if s.leaves != nil {
 		work = append(work, s.leaves.Run)
 	}
@@ -296,6 +318,9 @@ func (s *server) close(ctx context.Context) error {
 	for _, h := range s.matrix {
 		end("homeserver", h.Close())
 	}
+	if s.relay != nil {
+		end("relay", s.relay.close())
+	}
 	if s.engine != nil {
 		end("media", s.engine.Close())
 	}
@@ -324,6 +349,9 @@ func (s *server) listeners() []listener {
 	}
 	if p := s.engine.TCPPort(); p > 0 {
 		ls = append(ls, listener{"media", "tcp " + net.JoinHostPort("", strconv.Itoa(p))})
+	}
+	if s.relay != nil {
+		ls = append(ls, s.relay.listeners()...)
 	}
 	if s.admin != nil {
 		ls = append(ls, listener{"admin", "http://" + s.admin.Addr().String()})

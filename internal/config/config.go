@@ -23,6 +23,7 @@ type Config struct {
 	HTTP  HTTP
 	TLS   TLS
 	Media Media
+	TURN  TURN
 	Admin Admin
 	Room  Room
 	Data  Data
@@ -120,6 +121,7 @@ type Limits struct {
 	UserRooms int // calls that one Matrix user may be in at once
 	Bitrate   Bitrate
 	Overload  Overload
+	Relay     RelayLimits
 }
 
 // Overload says from where on load is shed.

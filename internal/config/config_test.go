@@ -31,7 +31,9 @@ func TestDefaults(t *testing.T) {
 		Membership:  Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second},
 		Bot:         Bot{Commands: true},
 		RemoteUsers: true,
-		Limits:      Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}, Overload: Overload{CPU: 80}},
+		Limits: Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}, Overload: Overload{CPU: 80},
+			Relay: RelayLimits{User: 32, Address: 4000, Server: 10_000, AllocationBitrate: 50_000_000}},
+		TURN: TURN{UDPPort: 3478, TCPPort: 3478, TLSPort: 5349, FirstPort: 49152, LastPort: 65535}, // off with the development key
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("no configuration (-want +got):\n%s", diff)
@@ -126,6 +128,7 @@ limits:
 		UserRooms: 2,
 		Bitrate:   Bitrate{Participant: 2_500_000, Server: 1_500_000_000},
 		Overload:  Overload{CPU: 75},
+		Relay:     RelayLimits{User: 32, Address: 4000, Server: 10_000, AllocationBitrate: 50_000_000},
 	}
 	if diff := cmp.Diff(want, c.Limits); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
@@ -148,6 +151,15 @@ func TestProblems(t *testing.T) {
 		env        []string
 		want       []string // a line each, in order
 	}{
+		{"relay", "turn: {udp_port: 7881, tls_port: 3478, relay_ports: 70, domain: 'a/b', secrets: [5, ''], secrets_file: gone, peers: {allow: [all]}, tcp_relay: 1, enabled: true}\nlimits: {relay: {user: 0}}", nil, []string{
+			`limits.relay.user: "0" is not a number of 1 or more`,
+			`turn.domain: "a/b" is not a host name`,
+			`turn.peers.allow: "all" is not a network`,
+			`turn.relay_ports: "70" is not a range of ports`,
+			`turn.secrets: has an entry that is no secret`, `turn.secrets: has an entry that is no secret`,
+			`turn.secrets_file: `, `turn.tcp_relay: "1" is neither yes nor no`,
+			`turn.tls_port: 3478 is turn.tcp_port already`, `turn.udp_port: 7881 is media.udp_port already`}},
+		{"media among the relays", "turn: {relay_ports: 7000-8000, enabled: true}", nil, []string{`turn.relay_ports: 7000-8000 holds media.udp_port, 7881`}},
 		{"three at once", "media: {udp_prot: 1, tcp_port: 70000}\nhttp: {listen: nowhere}", nil, []string{
 			`http.listen: "nowhere" is not host:port - write for example 127.0.0.1:7880, or :7880 for every address`,
 			`media.tcp_port: 70000 is not a port - use 1 to 65535, 0 for any free port, or off`,
@@ -244,6 +256,24 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestRelay(t *testing.T) {
+	c, err := load(t, "turn: {enabled: true, udp_port: off, secrets: ["+secret+", short], relay_ports: 40000-40009, domain: turn.example.org, peers: {allow: 10.0.0.0/8}, secrets_file: secrets}",
+		"CALLSERVER_TURN_TCP_PORT=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := TURN{
+		Enabled: true, UDPPort: Off, TLSPort: 5349, Domain: "turn.example.org", FirstPort: 40000, LastPort: 40009,
+		Secrets: []string{secret, "short", strings.Repeat("x", 40)}, Peers: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+	}
+	if diff := cmp.Diff(want, c.TURN, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("turn (-want +got):\n%s", diff)
+	}
+	if text := strings.Join(c.Warnings, "\n"); !strings.Contains(text, "turn.secrets: a secret has 5 characters") {
+		t.Errorf("warnings\n%s\nlack the short secret", text)
+	}
+}
+
 func TestRegistrations(t *testing.T) {
 	one := filepath.Join(t.TempDir(), "one.yaml")
 	if err := os.WriteFile(one, []byte("id: one"), 0o600); err != nil {
@@ -306,6 +336,7 @@ func TestManual(t *testing.T) {
 	}
 	standard, _ := Load("", nil)
 	standard.Room.AutoCreate = false                                      // written out in the manual
+	standard.TURN.Enabled = true                                          // likewise
 	standard.Data = Data{File: "../../docs/callserver.db", Default: true} // there is a file now
 	if diff := cmp.Diff(standard, asIs); diff != "" {
 		t.Errorf("%s does not show the defaults (-default +manual):\n%s", manual, diff)
@@ -386,6 +417,7 @@ func load(t *testing.T, text string, env ...string) (*Config, error) {
 		"callserver.yaml": {text, 0o600},
 		"keys.yaml":       {"two: " + secret + "\n", 0o600},
 		"open.yaml":       {"three: " + secret + "\n", 0o644},
+		"secrets":         {"# ours\n" + strings.Repeat("x", 40) + "\n\n" + secret + "\n", 0o600},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(f.text), f.mode); err != nil {
 			t.Fatal(err)

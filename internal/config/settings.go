@@ -42,6 +42,16 @@ var settings = []setting{
 	{"media.stun", false, "[\"stun.example.org:3478\"]", stunServers},
 	{"media.interfaces", false, "[eth0]", interfaces},
 	{"media.ice_lite", true, "false", boolean(func(c *Config) *bool { return &c.Media.ICELite })},
+	{"turn.enabled", true, "true", boolean(func(c *Config) *bool { return &c.TURN.Enabled })},
+	{"turn.udp_port", true, "3478", port(func(c *Config) *int { return &c.TURN.UDPPort })},
+	{"turn.tcp_port", true, "3478", port(func(c *Config) *int { return &c.TURN.TCPPort })},
+	{"turn.tls_port", true, "5349", port(func(c *Config) *int { return &c.TURN.TLSPort })},
+	{"turn.domain", true, "turn.example.org", relayDomain},
+	{"turn.relay_ports", true, "49152-65535", relayPorts},
+	{"turn.secrets", false, "[a-long-random-secret]", relaySecrets},
+	{"turn.secrets_file", true, "turn-secrets", relaySecretsFile},
+	{"turn.peers.allow", false, "[10.20.0.0/16]", relayPeers},
+	{"turn.tcp_relay", true, "false", boolean(func(c *Config) *bool { return &c.TURN.TCPRelay })},
 	{"keys", false, "{my-key: a-long-random-secret}", keys},
 	{"keys_file", true, "keys.yaml", keysFile},
 	{"homeservers", false, "[{server_name: example.org}]", homeservers},
@@ -57,6 +67,11 @@ var settings = []setting{
 	{"limits.user.rooms", true, "3", count(func(c *Config) *int { return &c.Limits.UserRooms })},
 	{"limits.bitrate.participant", true, "4M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Participant })},
 	{"limits.bitrate.server", true, "800M", bitrate(func(c *Config) *int64 { return &c.Limits.Bitrate.Server })},
+	{"limits.relay.user", true, "32", some(func(c *Config) *int { return &c.Limits.Relay.User })},
+	{"limits.relay.address", true, "4000", some(func(c *Config) *int { return &c.Limits.Relay.Address })},
+	{"limits.relay.server", true, "10000", some(func(c *Config) *int { return &c.Limits.Relay.Server })},
+	{"limits.relay.bitrate", true, "50M", bitrate(func(c *Config) *int64 { return &c.Limits.Relay.AllocationBitrate })},
+	{"limits.relay.server_bitrate", true, "1G", bitrate(func(c *Config) *int64 { return &c.Limits.Relay.Bitrate })},
 	{"limits.load.cpu", true, "80", share(func(c *Config) *int { return &c.Limits.Overload.CPU })},
 	{"limits.load.packets", true, "200000", count(func(c *Config) *int { return &c.Limits.Overload.Packets })},
 	{"federation_ca_file", true, "ca.pem", federationCA},
@@ -79,6 +94,8 @@ func defaults(c *Config) {
 	c.RemoteUsers = true
 	c.Limits.Requests = Requests{Address: 3000, User: 120, Server: 6000}
 	c.Limits.Overload = Overload{CPU: 80}
+	c.Limits.Relay = RelayLimits{User: 32, Address: 4000, Server: 10_000, AllocationBitrate: 50_000_000}
+	c.TURN = TURN{Enabled: true, UDPPort: 3478, TCPPort: 3478, TLSPort: 5349, FirstPort: 49152, LastPort: 65535}
 	c.Bot.Commands = true
 	c.Membership = Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second}
 }

@@ -87,6 +87,25 @@ func (p *poller[S]) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
+// PollEach exports one gauge with a value for each of some names, which come and go: the snapshot bounds how many there are.
+func PollEach(t *Telemetry, name, help, label string, snapshot func() map[string]float64) {
+	t.registry.MustRegister(&eachPoller{prometheus.NewDesc("callserver_"+name, help, []string{label}, nil), snapshot})
+}
+
+// An eachPoller is one gauge, with one label.
+type eachPoller struct {
+	desc     *prometheus.Desc
+	snapshot func() map[string]float64
+}
+
+func (p *eachPoller) Describe(out chan<- *prometheus.Desc) { out <- p.desc }
+
+func (p *eachPoller) Collect(out chan<- prometheus.Metric) {
+	for name, value := range p.snapshot() {
+		out <- prometheus.MustNewConstMetric(p.desc, prometheus.GaugeValue, value, name)
+	}
+}
+
 // Check adds a condition to /healthz: ask returns what is wrong, or nil, at once.
 func (t *Telemetry) Check(name string, ask func() error) {
 	t.mu.Lock()

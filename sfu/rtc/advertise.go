@@ -80,6 +80,24 @@ func (e *Engine) advertised(candidate webrtc.ICECandidate) []webrtc.ICECandidate
 	return out
 }
 
+// A Place is where clients send media over UDP: the address that they are told, and the socket behind it. Without UDP there are addresses only.
+type Place struct{ Public, Local netip.AddrPort }
+
+// Places are all of them, as clients that connect now are told.
+func (e *Engine) Places() []Place {
+	var out []Place
+	number := max(e.ports.UDPPort, 0)
+	for _, local := range e.ports.Local() {
+		told := e.advertised(webrtc.ICECandidate{Address: local.String(), Port: uint16(number), Protocol: webrtc.ICEProtocolUDP})
+		for _, c := range told {
+			if addr, err := netip.ParseAddr(c.Address); err == nil && (c.Port != 0 || number == 0) {
+				out = append(out, Place{netip.AddrPortFrom(addr, c.Port), netip.AddrPortFrom(local, uint16(number))})
+			}
+		}
+	}
+	return out
+}
+
 // behind reports whether what is sent to a reaches the local address.
 func (e *Engine) behind(a Advertised, local netip.Addr) bool {
 	switch {

@@ -73,7 +73,7 @@ func (c *client) sendReconnect() {
 
 func (c *client) iceServers() []*livekit.ICEServer {
 	var list []*livekit.ICEServer
-	for _, s := range c.edge.server.ICEServers() {
+	for _, s := range c.sess.ICEServers() {
 		list = append(list, &livekit.ICEServer{Urls: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
 	return list

@@ -56,7 +56,7 @@ type splitter struct {
 func newSplitter(socket net.Listener, o Options) *splitter {
 	s := &splitter{socket: socket, proxies: o.ProxyProtocol, log: o.Logger, timeout: helloTimeout, open: map[net.Conn]struct{}{}}
 	if o.Certificates != nil {
-		s.tls = o.Certificates.Config(alpnHTTP2, alpnHTTP, alpnTURN, alpnSTUN)
+		s.tls = o.Certificates.Config(alpnTURN, alpnSTUN, alpnHTTP2, alpnHTTP) // coturn's client says HTTP as well
 	}
 	s.http, s.turn, s.ice = newLane(socket.Addr()), newLane(socket.Addr()), newLane(socket.Addr())
 	return s

@@ -113,6 +113,7 @@ func TestOnePort(t *testing.T) {
 		{"https without alpn", client(), get, "HTTP/1.1 tls 127.0.0.1"},
 		{"turn", client(), stun, "turn" + stun + " 127.0.0.1"},
 		{"turn by alpn", client("stun.turn"), stun, "turn" + stun + " 127.0.0.1"},
+		{"turn by alpn beside http", client("http/1.1", "stun.turn"), stun, "turn" + stun + " 127.0.0.1"},
 		{"stun by alpn", client("stun.nat-discovery"), stun, "turn" + stun + " 127.0.0.1"},
 		{"ice", nil, ice, "ice" + ice + " 127.0.0.1"},
 		{"http without tls", nil, get, ""},

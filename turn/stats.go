@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 )
@@ -128,6 +129,10 @@ func (r *Relay) told(a *Allocation) {
 		return // pion asked for a port
 	}
 	sent, received := a.usage.read(up), a.usage.read(down)
-	r.log.Info("relayed", "user", a.user, "kind", kinds[a.scope], "for", r.clock().Sub(a.begun).Round(1e9).String(),
+	level := slog.LevelInfo
+	if sent.Bytes+received.Bytes == 0 {
+		level = slog.LevelDebug // clients ask for relays that they then need not
+	}
+	r.log.Log(r.context, level, "relayed", "user", a.user, "kind", kinds[a.scope], "for", r.clock().Sub(a.begun).Round(1e9).String(),
 		"bytes_up", sent.Bytes, "bytes_down", received.Bytes)
 }

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // freePorts lets any number of servers run side by side.
 var freePorts = []string{
 	"CALLSERVER_HTTP_LISTEN=127.0.0.1:0", "CALLSERVER_ADMIN_LISTEN=127.0.0.1:0", "CALLSERVER_MEDIA_UDP_PORT=0", "CALLSERVER_MEDIA_TCP_PORT=0",
+	"CALLSERVER_TURN_UDP_PORT=0", "CALLSERVER_TURN_TCP_PORT=0", "CALLSERVER_TURN_TLS_PORT=0",
 }
 
 // A journal collects what a server says and tells when a line arrives.

@@ -56,7 +56,7 @@ func ours(binary string) server {
 		}
 		c := g.server(ctx, binary)
 		c.Env = append(os.Environ(), "CALLSERVER_HTTP_LISTEN="+g.host+":"+p, "CALLSERVER_ADMIN_LISTEN=off",
-			"CALLSERVER_MEDIA_UDP_PORT=0", "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_MEDIA_ADVERTISE=["+g.host+"]",
+			"CALLSERVER_MEDIA_UDP_PORT=0", "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_TURN_ENABLED=false", "CALLSERVER_MEDIA_ADVERTISE=["+g.host+"]",
 			"CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_LOG_LEVEL=error", "CALLSERVER_KEYS={"+key+": "+secret+"}")
 		if !limited {
 			c.Env = append(c.Env, "CALLSERVER_LIMITS_LOAD_CPU=0")

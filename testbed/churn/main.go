@@ -131,7 +131,7 @@ type server struct {
 func (s *server) start(ctx context.Context) error {
 	s.process = exec.Command(s.binary) // not by ctx: it is ended with a signal of our choice
 	s.process.Env = append(os.Environ(), "CALLSERVER_HTTP_LISTEN=127.0.0.1:"+s.http, "CALLSERVER_ADMIN_LISTEN=127.0.0.1:"+s.admin,
-		"CALLSERVER_MEDIA_UDP_PORT="+s.media, "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_MEDIA_ADVERTISE=[127.0.0.1]",
+		"CALLSERVER_MEDIA_UDP_PORT="+s.media, "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_MEDIA_ADVERTISE=[127.0.0.1]", "CALLSERVER_TURN_ENABLED=false",
 		"CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_LOG_LEVEL=warn", "CALLSERVER_KEYS={"+key+": "+secret+"}")
 	s.process.Stdout, s.process.Stderr = &s.said, &s.said
 	if err := s.process.Start(); err != nil {

@@ -26,6 +26,7 @@ const dialects = {
     http: { listen: `${s.listen}:${s.ports.http}` },
     admin: { listen: `127.0.0.1:${s.ports.admin}` },
     media: { udp_port: s.ports.udp, tcp_port: s.ports.tcp, advertise: [s.address] },
+    turn: { enabled: false },
     keys: { [s.key]: s.secret },
     room: { auto_create: s.autoCreate },
     ...(s.homeservers && { homeservers: s.homeservers }),

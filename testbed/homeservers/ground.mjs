@@ -35,6 +35,7 @@ export async function serve({ homeserver, directory, logs }, name, registrations
     `http: {listen: "127.0.0.1:${http}"}
 admin: {listen: "127.0.0.1:${admin}"}
 media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
+turn: {enabled: false}
 keys: {test: ${randomBytes(24).toString("hex")}}
 data: {file: off}
 homeservers:

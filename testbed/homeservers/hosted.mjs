@@ -53,6 +53,7 @@ class Side {
       `http: {listen: "127.0.0.1:${http}", public_url: "${this.url}"}
 admin: {listen: "127.0.0.1:${admin}"}
 media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
+turn: {enabled: false}
 keys: {test: ${this.secret}}
 homeservers:
   - server_name: ${this.homeserver.name}

@@ -60,6 +60,7 @@ async function setUp({ kind, proxy }) {
     CALLSERVER_ADMIN_LISTEN: `127.0.0.1:${admin}`,
     CALLSERVER_MEDIA_UDP_PORT: "0",
     CALLSERVER_MEDIA_TCP_PORT: `${tcp}`,
+    CALLSERVER_TURN_ENABLED: "false",
   };
   assert.match(await run(["sh", "-ec", commands[0]], { env }), /: fine/);
   const callserver = new Process("callserver", ["sh", "-ec", `exec ${commands[1]}`], { log: path(logs, "callserver.log"), env });

@@ -186,6 +186,8 @@ media:
   udp_port: ${ports.udp}
   tcp_port: ${ports.tcp}
   advertise: [${addresses().join(", ")}]
+turn:
+  enabled: false
 keys:
   ${key.name}: ${key.secret}
 homeservers:

@@ -133,8 +133,14 @@ func mint(t *testing.T, args ...string) string {
 // join opens the client websocket and returns it with the first message.
 func join(t *testing.T, base, path, jwt string) (*websocket.Conn, *livekit.SignalResponse) {
 	t.Helper()
+	return joinBy(t, http.DefaultClient, base, path, jwt)
+}
+
+// joinBy is join over the connections of a client.
+func joinBy(t *testing.T, client *http.Client, base, path, jwt string) (*websocket.Conn, *livekit.SignalResponse) {
+	t.Helper()
 	target := "ws" + strings.TrimPrefix(base, "http") + path + "?" + url.Values{"access_token": {jwt}, "protocol": {"16"}, "auto_subscribe": {"1"}, "sdk": {"go"}}.Encode()
-	conn, _, err := websocket.Dial(t.Context(), target, nil)
+	conn, _, err := websocket.Dial(t.Context(), target, &websocket.DialOptions{HTTPClient: client})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ type nodeOptions struct {
 	rtc   rtc.Options
 
 	revocations *token.Revocations
+	ice         func(sfu.SID) []signalling.ICEServer
 }
 
 // newNode starts a node that creates rooms by itself; change alters its options.
@@ -56,7 +57,7 @@ func newNode(t testing.TB, change ...func(*nodeOptions)) *node {
 		t.Fatal(err)
 	}
 	rooms := sfu.New(o.rooms)
-	server := signalling.New(signalling.Options{Rooms: rooms, Engine: engine, Revocations: o.revocations})
+	server := signalling.New(signalling.Options{Rooms: rooms, Engine: engine, Revocations: o.revocations, ICEServers: o.ice})
 	edge := New(Options{Server: server, Keys: testKeys})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)

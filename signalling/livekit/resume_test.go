@@ -2,10 +2,12 @@ package livekit
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +17,10 @@ import (
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"callserver/sfu"
+	"callserver/signalling"
 	"callserver/signalling/token"
 )
 
@@ -60,6 +64,34 @@ func TestOverload(t *testing.T) {
 
 		n.calls.Overload(false)
 		n.join(t, "carol", true)
+	})
+}
+
+// Who joins and who comes back is told of relays, each time with a fresh credential for its session.
+func TestRelayCredentials(t *testing.T) {
+	modes(t, func(t *testing.T, single bool) {
+		var given atomic.Int64
+		n := newNode(t, func(o *nodeOptions) {
+			o.ice = func(session sfu.SID) []signalling.ICEServer {
+				return []signalling.ICEServer{{URLs: []string{"turn:a", "turn:b"}, Username: fmt.Sprint(session, " ", given.Add(1)), Credential: "secret"}}
+			}
+		})
+		alice := n.join(t, "alice", single)
+		alice.mu.Lock()
+		joined := alice.told[0].GetJoin()
+		alice.mu.Unlock()
+		bob := n.join(t, "bob", true)
+		track := alice.publish("mic", livekit.TrackType_AUDIO, livekit.TrackSource_MICROPHONE)
+		alice.send("mic", opusFrame)
+		bob.receives(track, 1) // before media flows there is no coming back
+		alice.drop()
+		back := alice.resume().GetReconnect()
+		for i, servers := range [][]*livekit.ICEServer{joined.GetIceServers(), back.GetIceServers()} {
+			want := []*livekit.ICEServer{{Urls: []string{"turn:a", "turn:b"}, Username: fmt.Sprint(joined.GetParticipant().GetSid(), " ", 1+2*i), Credential: "secret"}}
+			if diff := cmp.Diff(want, servers, protocmp.Transform()); diff != "" {
+				t.Errorf("time %d (-want +got):\n%s", i+1, diff)
+			}
+		}
 	})
 }
 

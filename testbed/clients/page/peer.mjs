@@ -80,9 +80,22 @@ function watch() {
     .on(RoomEvent.MediaDevicesError, (error) => log('device error', { message: error.message }));
 }
 
+// Relayed has connections go through a relay of the URLs that have some text in them, and not in any other way.
+const relayed = (text, Connection) => class extends Connection {
+  static only(configuration) {
+    const iceServers = configuration.iceServers.map((s) => ({ ...s, urls: [s.urls].flat().filter((url) => url.includes(text)) }));
+    return { ...configuration, iceTransportPolicy: 'relay', iceServers: iceServers.filter((s) => s.urls.length > 0) };
+  }
+
+  constructor(configuration) { super(new.target.only(configuration)); }
+
+  setConfiguration(configuration) { super.setConfiguration(this.constructor.only(configuration)); }
+};
+
 // join connects; throws {name, reason, status, message} as text so that a test can read why not.
-async function join({ url, token, single = true, keyring, adaptiveStream = false, dynacast = false, autoSubscribe = true, defaults = {} }) {
+async function join({ url, token, single = true, keyring, adaptiveStream = false, dynacast = false, autoSubscribe = true, defaults = {}, relay }) {
   synthesiser ??= new Synthesiser();
+  if (relay) window.RTCPeerConnection = relayed(relay, RTCPeerConnection);
   keys = keyring ? new Keys() : undefined;
   events = [];
   room = new lk.Room({
@@ -165,7 +178,10 @@ async function transport() {
   const report = await publisher.getStats();
   for (const stat of report.values()) {
     if (stat.type !== 'candidate-pair' || !(stat.selected || (stat.nominated && stat.state === 'succeeded'))) continue;
-    const end = (id) => { const c = report.get(id) ?? {}; return { type: c.candidateType, protocol: c.protocol, address: c.address, port: c.port }; };
+    const end = (id) => {
+      const c = report.get(id) ?? {};
+      return { type: c.candidateType, protocol: c.protocol, address: c.address, port: c.port, relay: c.relayProtocol, url: c.url };
+    };
     return { local: end(stat.localCandidateId), remote: end(stat.remoteCandidateId), rtt: stat.currentRoundTripTime };
   }
   return null;

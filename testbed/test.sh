@@ -48,6 +48,7 @@ suite_elementcall() {
 	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs &&
 		node --test-reporter=spec testbed/elementcall/exits.mjs
 }
+suite_legacy() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/legacy/test.mjs; }
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_reach() { prepare_browsers && need nsenter util-linux && node testbed/reach/run.mjs; }
@@ -56,7 +57,7 @@ suite_networks() { prepare_node && node --test-reporter=spec testbed/networks/fi
 suite_framecrypto() { prepare_npm && node --test --test-reporter=spec testbed/framecrypto/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz web page homeservers elementcall federation ghosts clients networks reach turn framecrypto)
+all=(build lint go fuzz web page homeservers elementcall legacy federation ghosts clients networks reach turn framecrypto)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

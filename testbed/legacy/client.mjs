@@ -53,9 +53,9 @@ async function serve() {
 
 export class LegacyClient {
   /**
-   * Opens the page in a profile of its own and logs the user in.
+   * Opens the page in a profile of its own, with a device of its own.
    * @param {object} browser from elementcall/call.mjs's launch
-   * @param {object} user a login (homeservers/homeserver.mjs): its device is this page
+   * @param {object} user of homeservers/homeserver.mjs
    * @param {{relay?: boolean, logs?: string}} options relay: media goes through the homeserver's TURN servers only
    */
   static async open(browser, user, { relay = false, logs } = {}) {
@@ -63,7 +63,13 @@ export class LegacyClient {
     context.setDefaultTimeout(PATIENCE_MS);
     const client = new LegacyClient(context, await context.newPage(), user, logs);
     await client.page.goto(`${await origin(user)}/`);
-    const login = { baseUrl: user.homeserver.url, userId: user.id, deviceId: user.device, accessToken: user.token, relay };
+    // A device is a party of calls: one that two users share by name, as Dendrite has it after registering, answers nobody.
+    const { device_id, access_token } = await user.request("POST", "v3/login", {
+      type: "m.login.password",
+      identifier: { type: "m.id.user", user: user.id },
+      password: user.password,
+    });
+    const login = { baseUrl: user.homeserver.url, userId: user.id, deviceId: device_id, accessToken: access_token, relay };
     await client.page.evaluate((options) => globalThis.legacy.start(options), login).catch(async (error) => {
       throw new Error(`${user.name}'s page does not start: ${error.message}\n${client.lines.slice(-12).join("\n")}`);
     });

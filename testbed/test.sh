@@ -52,7 +52,11 @@ suite_legacy() { prepare_browsers && prepare_homeservers && node --test-reporter
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_reach() { prepare_browsers && need nsenter util-linux && node testbed/reach/run.mjs; }
-suite_turn() { prepare_browsers && need turnutils_uclient coturn && node testbed/turn/run.mjs; } # of coturn its clients only
+# Of coturn it takes the clients only.
+suite_turn() {
+	prepare_browsers && prepare_homeservers && need turnutils_uclient coturn && node testbed/turn/run.mjs &&
+		node --test-reporter=spec testbed/turn/homeservers.mjs
+}
 suite_networks() { prepare_node && node --test-reporter=spec testbed/networks/figures.test.mjs; } # measuring takes make long PART=networks
 suite_framecrypto() { prepare_npm && node --test --test-reporter=spec testbed/framecrypto/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }

@@ -28,17 +28,17 @@ export async function prepare() {
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
  * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, authorities?: string[],
- *   log: string}} options
+ *   relay?: {uris: string[], secret: string}, log: string}} options
  *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
  *   application services; additions: what an operator of callserver adds to the configuration, in place of registrations;
  *   authorities: files, one for each homeserver of this machine with which it federates
  */
-export async function start({ directory, port, serverName, secret, registrations, additions, authorities = [], log }) {
+export async function start({ directory, port, serverName, secret, registrations, additions, authorities = [], relay, log }) {
   const bin = await programs();
   const key = join(directory, "matrix_key.pem");
   if (!existsSync(key)) await run([join(bin, "generate-keys"), "--private-key", key]);
   const file = join(directory, "dendrite.yaml");
-  await writeFile(file, configuration({ directory, serverName, secret, registrations, additions }));
+  await writeFile(file, configuration({ directory, serverName, secret, registrations, additions, relay }));
   const roots = join(directory, "authorities.pem");
   await writeFile(roots, (await Promise.all(authorities.map((file) => readFile(file, "utf8")))).join(""));
   const server = new Process(
@@ -50,7 +50,7 @@ export async function start({ directory, port, serverName, secret, registrations
   return server;
 }
 
-function configuration({ directory, serverName, secret, registrations, additions }) {
+function configuration({ directory, serverName, secret, registrations, additions, relay }) {
   const database = (name) => `{connection_string: "file:${directory}/${name}.db"}`;
   return `version: 2
 global:
@@ -63,6 +63,7 @@ client_api:
   guests_disabled: true
   registration_shared_secret: "${secret}"
   rate_limiting: {enabled: false}
+${relay ? `  turn: {turn_user_lifetime: 1h, turn_shared_secret: "${relay.secret}", turn_uris: ${JSON.stringify(relay.uris)}}` : ""}
 ${additions ?? `app_service_api:\n  config_files: ${JSON.stringify(registrations)}`}
   database: ${database("appservice")}
 federation_api: {database: ${database("federation")}, disable_tls_validation: false, deny_networks: []}

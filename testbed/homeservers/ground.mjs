@@ -25,9 +25,9 @@ export async function ground(kind, test) {
 
 /**
  * Starts a callserver that has some of the homeserver's registrations, and returns it with its URL once it answers.
- * @param {object} options ports: of HTTP, the operator and media, where they were told to somebody already; more: configuration
+ * @param {object} options ports: of HTTP, the operator and media, where they were told to somebody already; more: configuration; relay: that of turn
  */
-export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "" } = {}) {
+export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "", relay = "{enabled: false}" } = {}) {
   const [http, admin, udp, tcp] = ports ?? (await freePorts(4));
   const file = join(directory, `${name}.yaml`);
   await writeFile(
@@ -35,7 +35,7 @@ export async function serve({ homeserver, directory, logs }, name, registrations
     `http: {listen: "127.0.0.1:${http}"}
 admin: {listen: "127.0.0.1:${admin}"}
 media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
-turn: {enabled: false}
+turn: ${relay}
 keys: {test: ${randomBytes(24).toString("hex")}}
 data: {file: off}
 homeservers:

@@ -141,13 +141,14 @@ export class Homeserver {
 
   /**
    * Starts the front and the homeserver; callserver need not run yet.
-   * @param {{directory: string, logs: string, callserver: string, registrations?: string[], additions?: string, maxDelay?: string}} options
+   * @param {{directory: string, logs: string, callserver: string, registrations?: string[], additions?: string, maxDelay?: string,
+   *   relay?: {uris: string[], secret: string}}} options
    *   callserver: its base URL; registrations: files of application services; additions: lines of configuration in their place;
-   *   maxDelay: the longest delay of a delayed event
+   *   maxDelay: the longest delay of a delayed event; relay: TURN for the users' own calls
    */
-  async start({ directory, logs, callserver, registrations, additions, maxDelay }) {
+  async start({ directory, logs, callserver, registrations, additions, maxDelay, relay }) {
     await this.startFront({ directory, logs, callserver });
-    await this.startServer({ directory, logs, registrations, additions, maxDelay });
+    await this.startServer({ directory, logs, registrations, additions, maxDelay, relay });
   }
 
   /**
@@ -175,7 +176,7 @@ export class Homeserver {
    * @param {{directory: string, logs: string, registrations?: string[], additions?: string, maxDelay?: string, authorities?: string[]}} options
    *   authorities: files, one for each homeserver of this machine with which it federates
    */
-  async startServer({ directory, logs, registrations = [], additions, maxDelay, authorities }) {
+  async startServer({ directory, logs, registrations = [], additions, maxDelay, authorities, relay }) {
     const home = join(directory, this.kind);
     await mkdir(home, { recursive: true });
     this.#options = {
@@ -187,6 +188,7 @@ export class Homeserver {
       additions,
       maxDelay,
       authorities,
+      relay,
       log: join(logs, `${this.kind}.log`),
     };
     await this.resume();

@@ -29,17 +29,17 @@ export async function prepare() {
 /**
  * Starts a homeserver on 127.0.0.1 and returns its Process once it answers.
  * @param {{directory: string, port: number, serverName: string, secret: string, registrations: string[], additions?: string, maxDelay?: string, authorities?: string[],
- *   log: string}} options
+ *   relay?: {uris: string[], secret: string}, log: string}} options
  *   directory: for keys, databases and configuration; secret: registration_shared_secret; registrations: files of
  *   application services; additions: what an operator of callserver adds to the configuration, in place of
  *   registrations; maxDelay: the longest delay of a delayed event, 24h unless it is given; authorities: files, one for
  *   each homeserver of this machine with which it federates
  */
-export async function start({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities = [], log }) {
+export async function start({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities = [], relay, log }) {
   const python = join(await environment(), "bin", "python");
   const file = join(directory, "homeserver.yaml");
   const logging = join(directory, "logging.yaml");
-  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities, logging }));
+  await writeFile(file, configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities, relay, logging }));
   await writeFile(
     logging,
     "version: 1\nhandlers: {console: {class: logging.StreamHandler}}\nroot: {level: WARNING, handlers: [console]}\n",
@@ -53,7 +53,7 @@ export async function start({ directory, port, serverName, secret, registrations
   return server;
 }
 
-function configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities, logging }) {
+function configuration({ directory, port, serverName, secret, registrations, additions, maxDelay, authorities, relay, logging }) {
   const generous = "{per_second: 1000, burst_count: 1000}";
   return `server_name: "${serverName}"
 pid_file: "${directory}/synapse.pid"
@@ -78,6 +78,7 @@ listeners:
     x_forwarded: true
     resources: [{names: [client, federation]}]
 ${additions ?? forCalls(registrations, generous, maxDelay)}
+${relay ? `turn_uris: ${JSON.stringify(relay.uris)}\nturn_shared_secret: "${relay.secret}"\nturn_user_lifetime: 1h` : ""}
 rc_registration: ${generous}
 rc_room_creation: ${generous}
 rc_login: {address: ${generous}, account: ${generous}, failed_attempts: ${generous}}

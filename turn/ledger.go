@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 )
 
 // A client is where a client sends from, and which listener to.
@@ -68,11 +69,15 @@ func (l *ledger) open(user string) error {
 }
 
 // enter makes the relay of an allocation known.
-func (l *ledger) enter(a *Allocation, tcp bool) {
+func (l *ledger) enter(a *Allocation, tcp bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.relays[endpoint{a.public, tcp}] != nil {
+		return syscall.EADDRINUSE
+	}
 	l.relays[endpoint{a.public, tcp}] = a
 	l.relays[endpoint{a.local, tcp}] = a
+	return nil
 }
 
 // attach says whose client an allocation is. It returns the allocation, nil if that is over already, and whether the client's address may have it.

@@ -109,7 +109,7 @@ func (l *listener) AllocatePacketConn(c pion.AllocateListenerConfig) (net.Packet
 
 // open makes an allocation. listen opens its socket.
 func (l *listener) open(c pion.AllocateListenerConfig, listen func(*Allocation, netip.AddrPort) error) (*Allocation, error) {
-	r := l.relay
+	r, tcp := l.relay, strings.HasPrefix(c.Network, "tcp")
 	a := &Allocation{relay: r, user: c.UserID, scope: scopeOf(c.UserID), begun: r.clock()}
 	for i := range a.meters {
 		a.meters[i].set(r.options.AllocationBitrate/8, byteBurst)
@@ -120,14 +120,19 @@ func (l *listener) open(c pion.AllocateListenerConfig, listen func(*Allocation, 
 	}
 	at, err := l.at(c.Network)
 	if err == nil {
-		err = r.onPort(at, c.RequestedPort, func(at netip.AddrPort) error { return listen(a, at) })
+		err = r.onPort(at, c.RequestedPort, func(at netip.AddrPort) error {
+			if r.ledger.at(r.policy.public(at), tcp) != nil {
+				return syscall.EADDRINUSE // by another of our addresses that is behind the same public one
+			}
+			return listen(a, at)
+		})
 	}
 	if err == nil {
 		a.public = r.policy.public(a.local)
-		if r.enter(a, strings.HasPrefix(c.Network, "tcp")) {
+		if err = r.enter(a, tcp); err == nil {
 			return a, nil
 		}
-		err = errors.Join(net.ErrClosed, a.socket.Close())
+		_ = a.socket.Close() // nobody has used it
 	}
 	r.ledger.release(a)
 	r.counts.refuse(refusedSocket)

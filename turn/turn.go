@@ -218,15 +218,17 @@ func (r *Relay) serve(l *listener, c *pion.ServerConfig, socket interface{ Close
 }
 
 // enter makes an allocation known, unless the Relay is being closed.
-func (r *Relay) enter(a *Allocation, tcp bool) bool {
+func (r *Relay) enter(a *Allocation, tcp bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return false
+		return net.ErrClosed
+	}
+	if err := r.ledger.enter(a, tcp); err != nil {
+		return err
 	}
 	r.ended.Add(1)
-	r.ledger.enter(a, tcp)
-	return true
+	return nil
 }
 
 // release returns what an allocation took, once.

@@ -125,3 +125,24 @@ func TestMediaBehindTranslation(t *testing.T) {
 		t.Errorf("heard %q from %s, want the name that was used first", text, name)
 	}
 }
+
+// Two of our addresses may be behind one public one: their relays have different ports, or clients could not tell them apart.
+func TestRelaysBehindOneAddress(t *testing.T) {
+	public := netip.MustParseAddrPort("203.0.113.7:7881")
+	places := func() []Place {
+		return []Place{{public, netip.MustParseAddrPort(host + ":7881")}, {public, netip.MustParseAddrPort(other + ":7881")}}
+	}
+	w := start(t, host, Options{Places: places, FirstPort: 61000, LastPort: 61001})
+	second, err := w.ListenUDP(netip.AddrPortFrom(netip.MustParseAddr(other), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Hour)
+	one, two := w.udp(shared("@alice:example.org", later)), w.dial("udp", second, shared("@bob:example.org", later))
+	if a, b := one.mustAllocate(), two.mustAllocate(); a == b || a.Addr() != public.Addr() || b.Addr() != public.Addr() {
+		t.Errorf("relays at %s and %s", a, b)
+	}
+	if _, got := w.dial("udp", second, shared("@carol:example.org", later)).allocate(); got != stun.CodeInsufficientCapacity {
+		t.Errorf("a third one: %d", got)
+	}
+}

@@ -25,7 +25,8 @@ import (
 type relayService struct {
 	*turn.Relay
 	engine  *rtc.Engine
-	udp     []netip.AddrPort
+	log     *slog.Logger
+	udp     []netip.AddrPort // at the start, and then followLoop's
 	streams []relayStream
 	urls    relayURLs
 }
@@ -53,9 +54,9 @@ func (s *server) openRelay(c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	r := &relayService{Relay: relay, engine: s.engine, urls: relayURLs{domain: t.Domain}}
+	r := &relayService{Relay: relay, engine: s.engine, log: log, urls: relayURLs{domain: t.Domain}}
 	s.relay = r
-	if err := r.listenUDP(t.UDPPort); err != nil {
+	if r.urls.udp, err = r.listenUDP(t.UDPPort); err != nil {
 		return fmt.Errorf("turn.udp_port: %w", err)
 	}
 	if r.urls.tcp, err = r.listenTCP(t.TCPPort, edge.Options{ProxyProtocol: c.HTTP.ProxyProtocol, Logger: log}); err != nil {
@@ -91,10 +92,11 @@ func relayOptions(c *config.Config, engine *rtc.Engine, log *slog.Logger) turn.O
 	}
 }
 
-// listenUDP opens one port on each address that media is received on, so that answers come from the address that was asked.
-func (r *relayService) listenUDP(port int) error {
+// listenUDP opens one port on each address that media is received on and that has none yet, so that answers come from the address that was asked. It
+// returns the port; 0 if there is none.
+func (r *relayService) listenUDP(port int) (int, error) {
 	if port == config.Off {
-		return nil
+		return 0, nil
 	}
 	for _, p := range r.engine.Places() {
 		local := p.Local.Addr()
@@ -103,13 +105,37 @@ func (r *relayService) listenUDP(port int) error {
 		}
 		at, err := r.ListenUDP(netip.AddrPortFrom(local, uint16(port)))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		port = int(at.Port())
 		r.udp = append(r.udp, at)
 	}
-	r.urls.udp = port
-	return nil
+	return port, nil
+}
+
+// followInterval is how soon a new address of this host gets a socket.
+const followInterval = 5 * time.Second
+
+// followLoop opens a socket on each address that media is received on from now on, until ctx ends. Those of addresses that are gone stay: they may
+// come back.
+func (r *relayService) followLoop(ctx context.Context) error {
+	ticker := time.NewTicker(followInterval)
+	defer ticker.Stop()
+	for failed := ""; ; {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+		text := ""
+		if _, err := r.listenUDP(r.urls.udp); err != nil && ctx.Err() == nil {
+			text = err.Error()
+		}
+		if text != "" && text != failed { // once, not at every look
+			r.log.Warn("turn.udp_port: an address is not in use", "error", text)
+		}
+		failed = text
+	}
 }
 
 // listenTCP opens one port for all addresses, and returns it; 0 if there is none.
@@ -164,7 +190,9 @@ func (u relayURLs) of(places []rtc.Place) (urls []string) {
 	if u.domain == "" {
 		hosts = nil
 		for _, four := range []bool{true, false} {
-			if i := slices.IndexFunc(places, func(p rtc.Place) bool { return p.Public.Port() != 0 && p.Public.Addr().Is4() == four }); i >= 0 {
+			if i := slices.IndexFunc(places, func(p rtc.Place) bool {
+				return p.Public.Port() != 0 && p.Local.Port() != 0 && p.Public.Addr().Is4() == four
+			}); i >= 0 {
 				hosts = append(hosts, places[i].Public.Addr().String())
 			}
 		}
@@ -187,6 +215,9 @@ func (u relayURLs) of(places []rtc.Place) (urls []string) {
 func (r *relayService) work() (work []func(context.Context) error) {
 	for _, s := range r.streams {
 		work = append(work, func(context.Context) error { return s.Run() })
+	}
+	if r.urls.udp != 0 {
+		work = append(work, r.followLoop)
 	}
 	return work
 }

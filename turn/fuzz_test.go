@@ -111,16 +111,19 @@ func FuzzUDP(f *testing.F) {
 	if _, err := w.ListenUDP(netip.AddrPort{}); err != nil {
 		f.Fatal(err)
 	}
-	stranger := uint32(0)
-	client := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5000}
+	last := uint32(8 << 24)
+	newcomer := func() *net.UDPAddr { // has not asked before, or would not always be answered
+		last++
+		return &net.UDPAddr{IP: binary.BigEndian.AppendUint32(nil, last), Port: 4000}
+	}
+	known := newcomer()
 	c := caller{credential: shared("@alice:example.org", time.Now().Add(24*time.Hour))}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > maxMessage-100 {
 			return
 		}
 		c.t = t
-		stranger++
-		at := &net.UDPAddr{IP: binary.BigEndian.AppendUint32(nil, stranger|8<<24), Port: 4000} // each is one that has not asked before
+		at := newcomer()
 		sent := 0
 		for _, answer := range line.exchange(t, b, at) {
 			sent += len(answer)
@@ -128,14 +131,15 @@ func FuzzUDP(f *testing.F) {
 		if sent > 5*len(b) {
 			t.Errorf("%d bytes for %d", sent, len(b))
 		}
-		if c.nonce == "" { // what follows needs one, which lasts longer than this
-			challenge := &stun.Message{Raw: line.exchange(t, c.request(stun.MethodAllocate).Raw, client)[0]}
+		if w.ledger.of(client{w.listeners[0], addrPort(known)}) == nil { // it has given its allocation back
+			known, c.nonce = newcomer(), ""
+			challenge := &stun.Message{Raw: line.exchange(t, c.request(stun.MethodAllocate).Raw, known)[0]}
 			var nonce stun.Nonce
 			if challenge.Decode() != nil || nonce.GetFrom(challenge) != nil {
 				t.Fatal("no challenge")
 			}
 			c.nonce, c.told = nonce.String(), realm
-			line.exchange(t, c.request(stun.MethodAllocate, transport(17)).Raw, client)
+			line.exchange(t, c.request(stun.MethodAllocate, transport(17)).Raw, known)
 		}
 		if m := (&stun.Message{Raw: bytes.Clone(b)}); m.Decode() == nil && len(m.Attributes) < 20 {
 			signed := []stun.Setter{}
@@ -144,9 +148,9 @@ func FuzzUDP(f *testing.F) {
 					signed = append(signed, attribute(a.Type, a.Value...))
 				}
 			}
-			line.exchange(t, c.request(m.Type.Method, signed...).Raw, client)
+			line.exchange(t, c.request(m.Type.Method, signed...).Raw, known)
 		}
-		line.exchange(t, b, client)
+		line.exchange(t, b, known)
 		if up := w.Stats().Kinds["homeserver"].Up.Packets; up != 0 {
 			t.Errorf("%d packets went to peers, of which there are none", up)
 		}

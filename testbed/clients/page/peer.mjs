@@ -83,7 +83,7 @@ function watch() {
 // Relayed has connections go through a relay of the URLs that have some text in them, and not in any other way.
 const relayed = (text, Connection) => class extends Connection {
   static only(configuration) {
-    const iceServers = configuration.iceServers.map((s) => ({ ...s, urls: [s.urls].flat().filter((url) => url.includes(text)) }));
+    const iceServers = (configuration.iceServers ?? []).map((s) => ({ ...s, urls: [s.urls].flat().filter((url) => url.includes(text)) }));
     return { ...configuration, iceTransportPolicy: 'relay', iceServers: iceServers.filter((s) => s.urls.length > 0) };
   }
 

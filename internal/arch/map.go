@@ -15,6 +15,8 @@ var allowed = map[string][]string{
 	"sfu/framecrypto":     {},
 	"sfu/udp":             {},
 	"sfu/forward":         {"sfu/packet", "sfu/codec"},
+	"sfu/frame":           {"sfu/codec", "sfu/packet"},
+	"sfu/relay":           {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/frame", "sfu/framecrypto"},
 	"sfu":                 {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth"},
 	"sfu/rtc":             {"sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/egress", "sfu/rtc/description", "sfu/rtc/port", "internal/pionlog"},
 	"sfu/rtc/description": {},
@@ -25,7 +27,7 @@ var allowed = map[string][]string{
 
 	"signalling/token":        {},
 	"signalling/token/ledger": {"signalling/token"},
-	"signalling":              {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "signalling/token", "cluster", "timeline"},
+	"signalling":              {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/framecrypto", "sfu/relay", "signalling/token", "cluster", "timeline"},
 
 	// Edges translate between a protocol and Session. They see the room's words (sfu) and never each other.
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},
@@ -63,7 +65,7 @@ var allowed = map[string][]string{
 
 // passive packages contain no go statement, socket or clock.
 var passive = []string{
-	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/load", "sfu/framecrypto", "sfu/srtp", "sfu/ingress", "sfu/rtc/description", "signalling/token",
+	"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/bandwidth", "sfu/load", "sfu/frame", "sfu/framecrypto", "sfu/relay", "sfu/srtp", "sfu/ingress", "sfu/rtc/description", "signalling/token",
 	"signalling/matrixrtc/member",
 }
 

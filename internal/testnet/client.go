@@ -18,6 +18,7 @@ import (
 type ClientOptions struct {
 	Net        transport.Net // nil = the system's, loopback included
 	Single     bool          // one connection (protocol v1)
+	Plain      bool          // no client of the LiveKit kind: one connection without data channels, sections that carry both ways
 	Sections   int           // audio and as many video sections to receive on, offered from the start (v1)
 	TCP        bool          // ICE over TCP only
 	Negotiated bool          // data channels 100 to 102 are there without asking (protocol 18)
@@ -59,13 +60,16 @@ func NewClient(t testing.TB, o ClientOptions) *Client {
 	t.Helper()
 	c := &Client{t: t, options: o, channels: map[string]*webrtc.DataChannel{}}
 	c.Publisher = c.connection(false)
-	if !o.Single {
+	if !o.Single && !o.Plain {
 		c.Subscriber = c.connection(true)
 	}
 	for range o.Sections {
 		c.AddSections(1, 0)
 	}
 	c.AddSections(0, o.Sections)
+	if o.Plain {
+		return c
+	}
 	for i, label := range []string{"_reliable", "_lossy", "_data_track"} {
 		ordered, none, id, negotiated := i == 0, uint16(0), uint16(100+i), true
 		init := &webrtc.DataChannelInit{Ordered: &ordered}
@@ -221,13 +225,17 @@ func (c *Client) Accept(answer string) {
 	c.flush()
 }
 
-// Answer applies the server's offer for the subscriber connection and returns the answer.
+// Answer applies the server's offer for the subscriber connection, or the only one, and returns the answer.
 func (c *Client) Answer(offer string) string {
 	c.t.Helper()
-	c.must(c.Subscriber.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}))
-	answer, err := c.Subscriber.CreateAnswer(nil)
+	pc := c.Publisher
+	if c.Subscriber != nil {
+		pc = c.Subscriber
+	}
+	c.must(pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}))
+	answer, err := pc.CreateAnswer(nil)
 	c.must(err)
-	c.must(c.Subscriber.SetLocalDescription(answer))
+	c.must(pc.SetLocalDescription(answer))
 	return answer.SDP
 }
 

@@ -44,9 +44,11 @@ func (c *Client) Publish(cid, mime string, rids ...string) *Track {
 			c.must(t.Sender.AddEncoding(local))
 			continue
 		}
-		transceiver, err := c.Publisher.AddTransceiverFromTrack(local, webrtc.RTPTransceiverInit{
-			Direction: webrtc.RTPTransceiverDirectionSendonly,
-		})
+		direction := webrtc.RTPTransceiverDirectionSendonly
+		if c.options.Plain {
+			direction = webrtc.RTPTransceiverDirectionSendrecv
+		}
+		transceiver, err := c.Publisher.AddTransceiverFromTrack(local, webrtc.RTPTransceiverInit{Direction: direction})
 		c.must(err)
 		t.Sender, t.mid = transceiver.Sender(), transceiver.Mid
 	}

@@ -16,6 +16,7 @@ type round struct {
 	offer    *ourOffer // outstanding, dual mode only
 	nextID   uint32    // of our next offer
 	restart  bool      // the next offer of ours restarts ICE
+	plain    plain
 }
 
 // slot is a media section on which we may send.
@@ -25,6 +26,7 @@ type slot struct {
 	transceiver *webrtc.RTPTransceiver
 	downlink    *downlink // nil = free
 	resting     bool      // freed, but the client has not been told yet (dual mode)
+	own         bool      // we offered it, only to send on it (plain mode)
 }
 
 // release takes d off its section and reports whether the client must be told.
@@ -52,6 +54,11 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 		return Answer{}, refusal
 	}
 	p.client.hold()
+	if p.options.Plain {
+		if err = p.round.plain.offered(p, d); err != nil {
+			return Answer{}, err
+		}
+	}
 	answer, err = p.answer(d, wants)
 	if err != nil {
 		p.engine.counts.badDescriptions.Add(1)
@@ -69,7 +76,7 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 // answer does the work of Offer.
 func (p *Peer) answer(d *description.Description, wants []Want) (Answer, error) {
 	c := p.client
-	text, err := d.Offer()
+	text, err := p.inner(d)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", ErrBadDescription, err)
 	}
@@ -78,7 +85,11 @@ func (p *Peer) answer(d *description.Description, wants []Want) (Answer, error) 
 	}
 	plans := map[string]*description.Plan{}
 	a := Answer{Tracks: map[string]string{}, Sections: p.receive(d, wants, plans)}
-	if err := p.place(d, plans, a.Tracks); err != nil {
+	place := p.place
+	if p.options.Plain {
+		place = p.placeBoth
+	}
+	if err := place(d, plans, a.Tracks); err != nil {
 		return Answer{}, err
 	}
 	local, err := c.pc.CreateAnswer(nil)
@@ -216,7 +227,7 @@ func (p *Peer) freeVanished(d *description.Description) {
 	}
 	for _, sl := range p.round.slots {
 		switch s := sections[sl.mid]; {
-		case s != nil && !s.Rejected && !s.Sends && s.Receives:
+		case s != nil && !s.Rejected && s.Receives && (p.options.Plain || !s.Sends):
 			kept = append(kept, sl)
 		case sl.downlink != nil:
 			sl.downlink.stop()

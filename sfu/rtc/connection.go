@@ -43,6 +43,7 @@ type connection struct {
 	last      *CandidateGathered        // kept back, to mark the last of a gathering
 	told      map[string]bool           // candidate lines of this gathering
 	ssrcs     map[uint32]bool           // used on the leg: the key is the same for all, so none is used twice
+	gathering *gathering                // of a plain peer
 
 	roundTrip atomic.Int64 // time.Duration, as measured last
 	measuring atomic.Bool
@@ -51,6 +52,9 @@ type connection struct {
 func (p *Peer) newConnection(t Target) (*connection, error) {
 	c := &connection{peer: p, target: t, holding: true, told: map[string]bool{}, ssrcs: map[uint32]bool{}}
 	c.ssrc = c.newSSRC()
+	if p.options.Plain {
+		c.gathering = newGathering()
+	}
 	c.leg = p.worker.NewLeg()
 	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Panic: p.panicked, Counters: &p.engine.counts.ingress})
 	c.api = p.engine.api(c)
@@ -144,6 +148,10 @@ func (c *connection) stateChanged() {
 func (c *connection) gathered(candidate *webrtc.ICECandidate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gathering != nil {
+		c.gathering.take(candidate, c.peer.engine)
+		return
+	}
 	if candidate == nil {
 		if c.last != nil {
 			c.last.Final = true

@@ -87,7 +87,7 @@ func (d *downlink) stop() {
 	d.wire.Store(nil)
 	d.streams.Store(nil)
 	d.bound.Store(false)
-	if c == nil {
+	if c == nil || sender == nil {
 		return
 	}
 	if err := c.pc.RemoveTrack(sender); err != nil {
@@ -99,6 +99,9 @@ func (d *downlink) stop() {
 func (d *downlink) negotiated(w wire) {
 	if w.rtx == 0 {
 		d.rtx.Store(false)
+		if out := d.streams.Load(); out != nil && d.wire.Load() == nil {
+			out.media.Padding = false // what is sent again must be what was sent before
+		}
 	}
 	d.wire.Store(&w)
 }

@@ -46,6 +46,9 @@ type Peer struct {
 // NewPeer creates the connection or connections of a client. The caller closes it. A dual-mode client that subscribes is
 // sent an offer at once, as an event.
 func (e *Engine) NewPeer(o PeerOptions) (*Peer, error) {
+	if o.Plain {
+		o.Single, o.Protocol = true, 0
+	}
 	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents(), worker: e.egress.Assign()}
 	p.uplinks.Store(new([]*uplink))
 	p.downlinks.Store(new([]*downlink))
@@ -100,6 +103,9 @@ func (p *Peer) Ready() <-chan struct{} { return p.events.ready }
 
 // Events returns what happened since the last call, oldest first.
 func (p *Peer) Events() []Event { return p.events.drain() }
+
+// Nudge has what was queued for the client outside of the receive path sent.
+func (p *Peer) Nudge() { p.worker.Do(func() {}) }
 
 // Close closes the connections and returns when their goroutines have ended. It must not be called from a forward.Writer
 // or forward.Upstream call. Closing twice is fine.

@@ -86,6 +86,10 @@ type PeerOptions struct {
 	Firefox    bool   // the client is a Firefox
 	Subscribes bool   // the client may receive; a v0 client that may not gets no subscriber connection
 	Label      string // for log lines: who this is
+
+	// Plain is a peer without the client protocol: one connection that either side offers, whose sections carry media both ways, and
+	// whose descriptions are complete with candidates. Single and Protocol do not matter then.
+	Plain bool
 }
 
 // Want is what the client asked for in add_track; Offer orders codecs by it.
@@ -118,4 +122,5 @@ type DownlinkOptions struct {
 	CNAME    string // RFC 3550 §6.5.1; the same for all tracks of a publisher enables lip sync
 	Mime     string // codec of the track
 	Stereo   bool
+	Own      bool // a plain peer only: it gets a section that we offer for it, and none of the client's
 }

@@ -72,7 +72,7 @@ func (p *Peer) negotiate(now time.Time) {
 	due := p.schedule.take(now)
 	p.mu.Unlock()
 	switch {
-	case !due:
+	case !due, p.options.Plain: // its owner knows when to offer
 	case p.server != nil:
 		p.start(p.offer)
 	case p.options.Single:

@@ -159,14 +159,13 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 		s.count(err)
 		return nil, err
 	}
-	m := member(g, o)
-	peer, err := s.engine.NewPeer(rtc.PeerOptions{
-		Single:     o.Single,
-		Protocol:   o.Client.Protocol,
-		Firefox:    isFirefox(o.Client),
-		Subscribes: m.Permission.CanSubscribe,
-		Label:      g.Identity,
-	})
+	return s.join(g, member(g, o), rtc.PeerOptions{Single: o.Single, Protocol: o.Client.Protocol, Firefox: isFirefox(o.Client)})
+}
+
+// join makes a session whose bearer has been checked.
+func (s *Server) join(g token.Grant, m sfu.Member, o rtc.PeerOptions) (*Session, error) {
+	o.Subscribes, o.Label = m.Permission.CanSubscribe, g.Identity
+	peer, err := s.engine.NewPeer(o)
 	if err != nil {
 		return nil, Wrong(err)
 	}

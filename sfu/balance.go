@@ -26,23 +26,22 @@ func (r *Rooms) Sending() Sending {
 
 // claims are the tracks that share a budget.
 type claims struct {
-	tracks  []*track
-	loads   []bandwidth.Load
-	present []int // ceilings, as far as this budget made them
-	shed    []int // steps that Shed made; only where the server's budget is shared
-	sound   int64 // bits/s that come before everything else
+	tracks []*track
+	wants  []bandwidth.Want // present ceilings are as this budget made them; all are of one rank
+	shed   []int            // steps that Shed made; only where the server's budget is shared
+	sound  int64            // bits/s that come before everything else
 }
 
 func (c *claims) add(t *track, l bandwidth.Load, steps int) {
-	c.tracks, c.loads, c.present = append(c.tracks, t), append(c.loads, l), append(c.present, bandwidth.All-steps)
+	c.tracks, c.wants = append(c.tracks, t), append(c.wants, bandwidth.Want{Load: l, Present: bandwidth.All - steps})
 }
 
 // settle returns by how many steps each track is held down. Without a limit that is none.
 func (c *claims) settle(limit int64) []int {
 	if limit == 0 {
-		return make([]int, len(c.loads))
+		return make([]int, len(c.wants))
 	}
-	steps := bandwidth.Settle(limit-c.sound, c.loads, c.present)
+	steps := bandwidth.Allocate(limit-c.sound, c.wants)
 	for i, ceiling := range steps {
 		steps[i] = bandwidth.All - ceiling
 	}
@@ -54,11 +53,11 @@ func (c *claims) settle(limit int64) []int {
 func (c *claims) below(steps []int) claims {
 	left := claims{tracks: c.tracks, sound: c.sound}
 	for i := range c.tracks {
-		l, ceiling := c.loads[i], bandwidth.All-steps[i]
+		l, ceiling := c.wants[i].Load, bandwidth.All-steps[i]
 		for layers := range l {
-			l[layers] = c.loads[i][min(max(layers, 1), ceiling)]
+			l[layers] = c.wants[i].Load[min(max(layers, 1), ceiling)]
 		}
-		left.loads, left.present = append(left.loads, l), append(left.present, bandwidth.All-c.shed[i])
+		left.wants = append(left.wants, bandwidth.Want{Load: l, Present: bandwidth.All - c.shed[i]})
 	}
 	return left
 }
@@ -66,7 +65,8 @@ func (c *claims) below(steps []int) claims {
 // sending sums up what is sent while tracks are held down by steps.
 func (c *claims) sending(steps []int) Sending {
 	sum := Sending{Now: c.sound, Wanted: c.sound}
-	for i, l := range c.loads {
+	for i := range c.wants {
+		l := &c.wants[i].Load
 		present := l[bandwidth.All-steps[i]]
 		sum.Now += present
 		sum.Spare += present - l[bandwidth.None]

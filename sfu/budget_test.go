@@ -90,7 +90,7 @@ func TestParticipantBitrate(t *testing.T) {
 		{"enough", 4_400_000, 2, 0, 0},
 		{"the top layer goes", 3_000_000, 1, 0, 0},
 		{"two layers go", 1_900_000, 0, 0, 0},
-		{"the screen goes before the last layer", 1_000_000, 0, -1, 0},
+		{"the screen does not fit, the camera takes what it leaves", 1_000_000, 1, -1, 0},
 		{"sound alone", 100_000, -1, -1, 0},
 		{"not even enough for sound", 10_000, -1, -1, 0},
 	} {

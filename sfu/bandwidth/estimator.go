@@ -1,0 +1,238 @@
+package bandwidth
+
+import "time"
+
+const (
+	lowest      = 30_000 // bits/s: less is not believed
+	kept        = 0.85   // of what a line carries, so that its queue empties (draft-ietf-rmcat-gcc-02 §5.5)
+	growth      = 0.08   // per second, while what is allowed is used (§5.5)
+	usedShare   = 0.8    // of the estimate is sent while it is used
+	reserve     = 0.1    // of the estimate must be free for the limit to end, as for layers that come back
+	calmFor     = 3 * time.Second
+	silence     = 1500 * time.Millisecond // without a report, though packets are sent, is a line that is down
+	sampleEvery = 50 * time.Millisecond
+	samples     = 12
+)
+
+// An Estimator finds out how much one receiver may be sent, in bits/s of datagrams that carry transport-wide sequence numbers: what else goes the
+// same way, sound, is not in it. It is open, without a limit, until more is sent than the line carries, and again once all that is wanted fits. The
+// zero value is ready; not safe for concurrent use. Times are since the origin of those that Sent was told.
+//
+//	open --too much sent--> limited --all that is wanted fits, for a while--> open
+type Estimator struct {
+	Sent Sent
+
+	delays delays
+	losses losses
+	probe  probe
+	rates  rates
+	clock  clock
+
+	limited  bool
+	estimate int64         // bits/s, while limited
+	wanted   int64         // bits/s, for all that is withheld too
+	changed  time.Duration // when the estimate was lowered: packets sent since then show what came of it
+	before   int64         // estimate before it was lowered for losses
+	grown    time.Duration
+	heard    time.Duration // last report; 0 = none ever
+	newest   uint16        // number in it
+	reported uint64        // Sent.bytes then
+}
+
+// Budget is how many bits/s may be sent; false means that there is no limit.
+func (e *Estimator) Budget() (bitrate int64, limited bool) { return e.estimate, e.limited }
+
+// Reports says whether the receiver sends transport-wide feedback at all.
+func (e *Estimator) Reports() bool { return e.heard != 0 }
+
+// Want says how many bits/s would be sent if nothing were withheld for the budget: how far it is worth to look for more.
+func (e *Estimator) Want(bitrate int64) { e.wanted = bitrate }
+
+// Feedback takes an RTCP packet of transport-wide feedback, header and all. What is malformed is ignored.
+func (e *Estimator) Feedback(b []byte, now time.Duration) {
+	seen := false
+	_ = readFeedback(b, func(r receipt) { // a malformed rest says nothing
+		p := e.Sent.find(r.number)
+		if p == nil || p.size&flagFound != 0 {
+			return
+		}
+		seen = true
+		at := p.when(now)
+		e.losses.note(p, r.arrived, at)
+		if !r.arrived {
+			p.size |= flagLost
+			return
+		}
+		p.size |= flagFound
+		arrived := e.clock.extend(r.at)
+		e.probe.note(r.number, p.length(), at, arrived)
+		e.delays.note(at, arrived, p.length(), e.changed, now)
+		if r.number-e.newest < 1<<15 || e.heard == 0 {
+			e.newest = r.number
+		}
+	})
+	if !seen {
+		return
+	}
+	e.heard, e.reported = now, e.Sent.bytes
+	e.rates.sample(e.Sent.bytes, now)
+	e.judge(now)
+}
+
+// judge draws the conclusions from a report.
+func (e *Estimator) judge(now time.Duration) {
+	sending := e.rates.rate()
+	if sent, carried, done := e.probe.finish(e.newest, e.losses.usual, now); done {
+		e.probed(sent, carried, now)
+	}
+	if rate, over := e.delays.overuse(sending); over {
+		e.lower(int64(kept*float64(rate)), now)
+		e.delays.busy = period{}
+	} else if e.limited && now-e.delays.calm > foreign && sending < e.estimate {
+		e.delays.accept(now)
+	}
+	switch v, w := e.losses.judge(sending); v {
+	case tooMuch:
+		e.before = w.sending
+		if e.limited {
+			e.before = max(e.estimate, w.sending)
+		}
+		e.lower(int64(kept*float64(w.rate)/(1-e.losses.usual)), now)
+	case unrelated:
+		if e.limited {
+			e.estimate = max(e.estimate, e.before)
+		}
+	}
+	e.raise(sending, now)
+}
+
+// lower limits what is sent, at once. What was lower already stays.
+func (e *Estimator) lower(bitrate int64, now time.Duration) {
+	bitrate = max(bitrate, lowest)
+	if e.limited {
+		bitrate = min(bitrate, e.estimate)
+	}
+	e.limited, e.estimate = true, bitrate
+	e.changed, e.grown = now, now
+	e.probe.phase = noProbe
+	e.probe.next = now + firstProbe
+	e.losses.restart(now)
+}
+
+// raise lets the estimate grow while it is used, and ends the limit that nothing is withheld for any more.
+func (e *Estimator) raise(sending int64, now time.Duration) {
+	passed := now - e.grown
+	e.grown = now
+	if !e.limited || e.delays.waiting() {
+		return
+	}
+	if float64(sending) > usedShare*float64(e.estimate) {
+		e.estimate += int64(growth * float64(e.estimate) * passed.Seconds())
+	}
+	if e.wanted > 0 && float64(e.estimate)*(1-reserve) >= float64(e.wanted) && now-e.changed > calmFor {
+		e.limited = false
+	}
+}
+
+// probed takes the result of a probe. Also one that was too much tells what the line carries.
+func (e *Estimator) probed(sent, carried int64, now time.Duration) {
+	if !e.limited {
+		return
+	}
+	if float64(carried) >= probeCarried*float64(sent) {
+		e.estimate = max(e.estimate, min(sent, carried))
+		e.probe.passed(now)
+		return
+	}
+	e.estimate = max(e.estimate, int64(kept*float64(carried)))
+	e.probe.failed(now)
+}
+
+// REMB takes the receiver's own estimate (draft-alvestrand-rmcat-remb): all there is for one that does not report on single packets.
+func (e *Estimator) REMB(bitrate int64, now time.Duration) {
+	if e.heard != 0 {
+		return
+	}
+	e.rates.sample(e.Sent.bytes, now)
+	switch {
+	case e.limited && bitrate > e.estimate:
+		e.estimate = bitrate
+		e.raise(0, now)
+	case e.limited || bitrate < e.rates.rate():
+		e.lower(bitrate, now)
+		e.estimate = max(bitrate, lowest)
+	}
+}
+
+// Tick does what is due without a report, and returns how many bytes of padding to send now. It is to be called every 10 ms while there is a limit,
+// and now and then otherwise.
+func (e *Estimator) Tick(now time.Duration) (padding int) {
+	if e.heard != 0 && now-e.heard > silence && e.Sent.bytes > e.reported {
+		e.rates.sample(e.Sent.bytes, now)
+		bitrate := e.rates.rate()
+		if e.limited {
+			bitrate = e.estimate
+		}
+		e.lower(bitrate/2, now)
+		e.heard = now // once more after as long again
+	}
+	if !e.limited {
+		return 0
+	}
+	if sent, carried, done := e.probe.finish(e.newest, e.losses.usual, now); done {
+		e.probed(sent, carried, now)
+	}
+	if e.probe.phase == noProbe && now >= e.probe.next && float64(e.estimate)*(1-reserve) < float64(e.wanted) && !e.delays.waiting() && e.Reports() {
+		e.probe.start(min(2*e.estimate, e.wanted*5/4), &e.Sent, now)
+	}
+	return e.probe.due(&e.Sent, now)
+}
+
+// rates is how much is sent, over the last half second or so.
+type rates struct {
+	at    [samples]time.Duration
+	bytes [samples]uint64
+	n     int // samples taken
+}
+
+func (r *rates) sample(bytes uint64, now time.Duration) {
+	if r.n > 0 && now-r.at[(r.n-1)%samples] < sampleEvery {
+		return
+	}
+	r.at[r.n%samples], r.bytes[r.n%samples] = now, bytes
+	r.n++
+}
+
+// rate is in bits/s, 0 before two samples.
+func (r *rates) rate() int64 {
+	if r.n < 2 {
+		return 0
+	}
+	first, last := max(r.n-samples, 0)%samples, (r.n-1)%samples
+	return int64(r.bytes[last]-r.bytes[first]) * 8 * int64(time.Second) / int64(r.at[last]-r.at[first])
+}
+
+// clock turns the receiver's times, which go round, into ones that do not.
+type clock struct {
+	known bool
+	last  time.Duration
+}
+
+const roundTime = (1 << 24) * referenceUnit
+
+func (c *clock) extend(at time.Duration) time.Duration {
+	if !c.known {
+		c.known, c.last = true, at
+		return at
+	}
+	d := (at - c.last) % roundTime
+	switch {
+	case d > roundTime/2:
+		d -= roundTime
+	case d < -roundTime/2:
+		d += roundTime
+	}
+	at = c.last + d
+	c.last = max(c.last, at)
+	return at
+}

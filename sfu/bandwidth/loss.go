@@ -1,0 +1,90 @@
+package bandwidth
+
+import "time"
+
+const (
+	lossWindow   = time.Second // of packets sent, at least
+	lossPackets  = 60
+	muchLoss     = 0.2  // above what the line always loses, in two windows: a burst may have been too long for a short queue
+	mostLoss     = 0.4  // in one
+	proportional = 0.85 // what arrives became less by so much when less was sent: the line loses a share, not what it cannot carry
+	likely       = 0.6  // of the loss before remains where that is so
+	forgetting   = 0.3  // of a loss that is less now
+)
+
+// losses tells packets that a line loses whatever is sent from those that are too many for it. The former are a share of what is sent; of the
+// latter there are fewer as soon as less is sent.
+type losses struct {
+	from          time.Duration // the window takes packets sent since then
+	newest        time.Duration // when the last one noted was sent
+	arrived, lost int
+	bytes         int     // that arrived
+	usual         float64 // share that the line always loses
+	again         bool    // the window before was bad
+	suspect       window  // what made us send less, rate 0 = nothing did
+}
+
+// window is what came of the packets of some time.
+type window struct {
+	share   float64 // lost
+	sending int64   // bits/s
+	rate    int64   // bits/s that arrived
+}
+
+// note takes a packet, arrived or not.
+func (l *losses) note(p *sent, arrived bool, at time.Duration) {
+	if at < l.from {
+		return
+	}
+	l.newest = max(l.newest, at)
+	switch {
+	case arrived:
+		l.arrived++
+		l.bytes += p.length()
+		if p.size&flagLost != 0 { // it was only late
+			l.lost--
+		}
+	case p.size&flagLost == 0:
+		l.lost++
+	}
+}
+
+// verdict is what a window of losses says.
+type verdict uint8
+
+const (
+	unclear   verdict = iota
+	tooMuch           // is sent: send less
+	unrelated         // to how much is sent: what was taken back for it may be sent again
+)
+
+// judge looks at the window once it is full, and begins the next. sending is what was sent lately.
+func (l *losses) judge(sending int64) (verdict, window) {
+	span, packets := l.newest-l.from, l.arrived+max(l.lost, 0)
+	if span < lossWindow || packets < lossPackets {
+		return unclear, window{}
+	}
+	w := window{share: float64(max(l.lost, 0)) / float64(packets), sending: sending, rate: int64(l.bytes) * 8 * int64(time.Second) / int64(span)}
+	l.restart(l.newest)
+	before, again := l.suspect, l.again
+	l.again = w.share > l.usual+muchLoss
+	switch {
+	case before.rate > 0 && float64(w.sending) < proportional*float64(before.sending):
+		l.suspect = window{}
+		if w.share > likely*before.share && float64(w.rate) < proportional*float64(before.rate) {
+			l.usual = max(l.usual, min(w.share, before.share))
+			return unrelated, before
+		}
+	case l.again && again, w.share > l.usual+mostLoss:
+		l.suspect = w
+		return tooMuch, w
+	case w.share < l.usual:
+		l.usual -= forgetting * (l.usual - w.share)
+	}
+	return unclear, w
+}
+
+// restart begins a window with the packets sent from now on.
+func (l *losses) restart(at time.Duration) {
+	l.from, l.newest, l.arrived, l.lost, l.bytes = at, at, 0, 0, 0
+}

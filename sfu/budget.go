@@ -27,6 +27,7 @@ type budget struct {
 	shed        int                         // because the server is overloaded; never the last layer
 	arriving    [bandwidth.Layers]int64     // bits/s, by stream
 	seen        [bandwidth.Layers]time.Time // when a stream was arriving
+	usual       [bandwidth.Layers]int64     // bits/s, by stream, whenever it was arriving last
 }
 
 // ceiling is how many layers are let through.
@@ -50,7 +51,7 @@ func (t *track) measure(now time.Time) {
 	for i, l := range t.source.Stats().Layers {
 		switch {
 		case l.Live && l.Bitrate > 0:
-			u.arriving[i], u.seen[i] = l.Bitrate, now
+			u.arriving[i], u.usual[i], u.seen[i] = l.Bitrate, l.Bitrate, now
 		case i < u.ceiling() || now.Sub(u.seen[i]) > rememberFor && u.shed == 0 || t.info.Muted:
 			u.arriving[i] = 0
 		}
@@ -96,7 +97,7 @@ func (t *track) uplink() (l bandwidth.Load) {
 func (t *track) downlinks() (l bandwidth.Load) {
 	own := int8(bandwidth.All - t.budget.own - 1)
 	for _, s := range t.streams {
-		target := s.chosenLocked()
+		target := s.fitLocked(s.chosenLocked())
 		if s.link == nil || t.info.Muted || t.owner.withheld || own < 0 || target == forward.NoLayer {
 			continue
 		}
@@ -109,8 +110,10 @@ func (t *track) downlinks() (l bandwidth.Load) {
 
 // forwarded is what one receiver gets that is to get the track up to a layer: of a scalable stream all layers up to it, of
 // several streams one; that of a lower layer, or a higher one, where it is not sent.
-func (t *track) forwarded(spatial int8) (rate int64) {
-	r := t.rates()
+func (t *track) forwarded(spatial int8) (rate int64) { return t.sum(t.rates(), spatial) }
+
+// sum is what one receiver gets of layers that take so many bits/s each.
+func (t *track) sum(r [bandwidth.Layers]int64, spatial int8) (rate int64) {
 	if t.scalable() {
 		for _, layer := range r[:spatial+1] {
 			rate += layer

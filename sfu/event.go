@@ -46,6 +46,12 @@ type SubscriptionPermission struct {
 	Allowed          bool
 }
 
+// StreamChanged says that a video is paused because there is not bandwidth enough to this participant, or goes on.
+type StreamChanged struct {
+	Publisher, Track SID
+	Paused           bool
+}
+
 // FirstSubscriber tells the publisher, once, that somebody receives the track.
 type FirstSubscriber struct{ Track SID }
 
@@ -105,6 +111,7 @@ func (DownlinkWanted) event()         {}
 func (DownlinkDropped) event()        {}
 func (SubscriptionFailed) event()     {}
 func (SubscriptionPermission) event() {}
+func (StreamChanged) event()          {}
 func (FirstSubscriber) event()        {}
 func (QualitiesWanted) event()        {}
 func (MuteRequested) event()          {}

@@ -152,6 +152,7 @@ type Member struct {
 	Client         ClientInfo
 	AutoSubscribe  bool // subscribe to every track without being asked
 	AdaptiveStream bool // video starts at the lowest layer; the client asks for more
+	AllowPause     bool // videos may be paused if there is too little bandwidth even for their lowest layer
 	CreateRoom     bool // the grant lets it create the room
 
 	// Owner is who it is over several identities: devices of one user, or one device under two names. They count as one

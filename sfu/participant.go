@@ -22,6 +22,7 @@ type Participant struct {
 	publications  publications
 	subscriptions map[SID]*subscription // by track, whether the track is known or not
 	connection    connection
+	limited       bool // there is not bandwidth enough to send it all that it wants
 	withheld      bool // nothing that it publishes is forwarded
 }
 

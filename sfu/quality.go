@@ -16,6 +16,9 @@ const (
 	audioLossWeight = 2.5 // points for each percent; Opus conceals well
 	videoLossWeight = 4
 
+	layerPenalty = 15 // for each layer that is withheld for want of bandwidth
+	pausePenalty = 60
+
 	sampledSinks = 32
 	lostAfter    = 2 * qualityInterval
 )
@@ -199,7 +202,7 @@ func (p *Participant) downstreamLocked() path {
 		if s.track.info.Kind == Video {
 			weight = videoLossWeight
 		}
-		down.penalty += weight * 100 * stats.FractionLost
+		down.penalty += weight*100*stats.FractionLost + s.withheldLocked()
 		down.jitter, down.rtt = max(down.jitter, stats.Jitter), max(down.rtt, stats.RTT)
 		if n++; n == sampledSinks {
 			break

@@ -16,6 +16,7 @@ const (
 	kindDropped
 	kindFailed
 	kindPermission
+	kindStream
 	kindFirst
 	kindQualities
 	kindMute

@@ -3,7 +3,7 @@ package sfu
 import "time"
 
 // Resync queues everything anew for a client that was away: everyone it may see and itself, who left meanwhile, the room, the
-// permissions of its subscriptions, what its own tracks' subscribers want, active speakers, connection qualities.
+// permissions of its subscriptions and which of them are paused, what its own tracks' subscribers want, active speakers, connection qualities.
 func (p *Participant) Resync(now time.Time) {
 	b := batch{now: now}
 	p.room.mu.Lock()
@@ -34,6 +34,9 @@ func (p *Participant) resyncLocked(b *batch) {
 		}
 		if s.active {
 			publishers[s.track.owner] = struct{}{}
+		}
+		if s.paused {
+			b.tell(p, kindStream, s.sid, StreamChanged{s.track.owner.sid, s.sid, true})
 		}
 	}
 	p.repeatQualitiesLocked(b)

@@ -35,6 +35,9 @@ type subscription struct {
 	next     TrackSettings
 	settleAt time.Time // zero, or when next takes the place of settings
 
+	held   int  // steps down from bandwidth.All, for want of bandwidth to who receives it
+	paused bool // as StreamChanged told
+
 	wants Quality // as counted in track.wanted while active
 	link  *link   // nil until bound
 	binds int     // counts Bind calls, so that the last one wins
@@ -54,6 +57,9 @@ type link struct {
 	target atomic.Uint32
 }
 
+// cut marks a target above which nothing is to be sent from now on, whether or not what takes its place has begun.
+const cut = 1 << 16
+
 func pack(l forward.Layer) uint32 { return uint32(uint8(l.Spatial))<<8 | uint32(uint8(l.Temporal)) }
 
 func unpack(v uint32) forward.Layer {
@@ -64,7 +70,11 @@ func unpack(v uint32) forward.Layer {
 func (l *link) apply() {
 	for {
 		v := l.target.Load()
-		l.sink.SetTarget(unpack(v))
+		if v&cut != 0 {
+			l.sink.Cut(unpack(v))
+		} else {
+			l.sink.SetTarget(unpack(v))
+		}
 		if l.target.Load() == v {
 			return
 		}
@@ -196,6 +206,7 @@ func (s *subscription) startLocked(b *batch) {
 	t := s.track
 	s.active = true
 	t.streams[s.who] = s
+	s.beginLocked()
 	s.wants = s.qualityLocked()
 	t.countLocked(s.wants, 1, b)
 	b.tell(s.who, kindWanted, s.sid, DownlinkWanted{
@@ -241,7 +252,7 @@ func (s *subscription) targetLocked() forward.Layer {
 
 // wantedLocked is the layer to forward while the track is not muted, as far as the limits allow.
 func (s *subscription) wantedLocked() forward.Layer {
-	return s.track.budget.limit(s.chosenLocked())
+	return s.fitLocked(s.track.budget.limit(s.chosenLocked()))
 }
 
 // chosenLocked is the layer that the client asks for.
@@ -265,7 +276,10 @@ func (s *subscription) qualityLocked() Quality {
 }
 
 // retargetLocked follows changed settings, and muting.
-func (s *subscription) retargetLocked(b *batch) {
+func (s *subscription) retargetLocked(b *batch) { s.aimLocked(0, b) }
+
+// aimLocked is retargetLocked, with cut where what is sent must become less at once.
+func (s *subscription) aimLocked(how uint32, b *batch) {
 	if !s.active {
 		return
 	}
@@ -276,7 +290,9 @@ func (s *subscription) retargetLocked(b *batch) {
 		s.wants = wants
 	}
 	if l := s.link; l != nil {
-		if target := pack(s.targetLocked()); l.target.Swap(target) != target {
+		target := pack(s.targetLocked())
+		if l.target.Load()&^cut != target {
+			l.target.Store(target | how)
 			b.do(l.apply)
 		}
 	}

@@ -85,6 +85,7 @@ func (p *Participant) endTrackLocked(t *track, b *batch) {
 		if q.subscriptions[t.info.SID] != nil {
 			delete(q.subscriptions, t.info.SID)
 			q.queue.withdraw(queueKey{kindPermission, t.info.SID})
+			q.queue.withdraw(queueKey{kindStream, t.info.SID})
 		}
 	}
 	for _, kind := range [...]eventKind{kindFirst, kindQualities, kindMute} {

@@ -72,6 +72,8 @@ func (s *Session) transport(e rtc.Event) Event {
 		s.bound(e, now)
 	case rtc.DownlinkRefused:
 		s.part.Reject(sfu.SID(e.TrackID), sfu.SubscriptionCodecUnsupported, now)
+	case rtc.BitrateChanged:
+		s.peer.Want(s.part.Fit(e.Bitrate, e.Limited, now))
 	case rtc.DataOpen:
 		s.part.SetDataWriter(s.peer)
 	case rtc.DataReceived:

@@ -117,6 +117,7 @@ type PeerOptions struct {
 	Client         sfu.ClientInfo
 	AutoSubscribe  bool
 	AdaptiveStream bool
+	AllowPause     bool
 	Metadata       string            // replaces the grant's, if any
 	Attributes     map[string]string // on top of the grant's
 }
@@ -233,6 +234,7 @@ func member(g token.Grant, o PeerOptions) sfu.Member {
 		Client:         o.Client,
 		AutoSubscribe:  o.AutoSubscribe,
 		AdaptiveStream: o.AdaptiveStream,
+		AllowPause:     o.AllowPause,
 		CreateRoom:     g.CanCreateRoom(),
 		Owner:          g.Origin.User,
 	}

@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"sfu/rtc/port":        {"sfu/packet", "sfu/udp"},
 	"sfu/srtp":            {},
 	"sfu/ingress":         {"sfu/packet", "sfu/srtp"},
-	"sfu/egress":          {"sfu/forward", "sfu/srtp", "sfu/udp"},
+	"sfu/egress":          {"sfu/forward", "sfu/bandwidth", "sfu/srtp", "sfu/udp"},
 
 	"signalling/token":        {},
 	"signalling/token/ledger": {"signalling/token"},

@@ -5,6 +5,7 @@ import "time"
 const (
 	lowest      = 30_000 // bits/s: less is not believed
 	kept        = 0.85   // of what a line carries, so that its queue empties (draft-ietf-rmcat-gcc-02 §5.5)
+	smoothing   = 1.5    // of the budget is how fast video leaves
 	growth      = 0.08   // per second, while what is allowed is used (§5.5)
 	usedShare   = 0.8    // of the estimate is sent while it is used
 	reserve     = 0.1    // of the estimate must be free for the limit to end, as for layers that come back
@@ -29,6 +30,7 @@ type Estimator struct {
 	clock  clock
 
 	limited  bool
+	asked    bool          // Want was called
 	estimate int64         // bits/s, while limited
 	wanted   int64         // bits/s, for all that is withheld too
 	changed  time.Duration // when the estimate was lowered: packets sent since then show what came of it
@@ -42,11 +44,24 @@ type Estimator struct {
 // Budget is how many bits/s may be sent; false means that there is no limit.
 func (e *Estimator) Budget() (bitrate int64, limited bool) { return e.estimate, e.limited }
 
+// Pace is how fast video may leave, in bits/s: somewhat faster than the budget, so that a key frame neither fills the queue of the line at once nor
+// takes for ever. 0 is without a limit.
+func (e *Estimator) Pace() int64 {
+	if !e.limited {
+		return 0
+	}
+	pace := int64(smoothing * float64(e.estimate))
+	if e.probe.phase == sendingProbe {
+		pace = max(pace, e.probe.rate)
+	}
+	return pace
+}
+
 // Reports says whether the receiver sends transport-wide feedback at all.
 func (e *Estimator) Reports() bool { return e.heard != 0 }
 
 // Want says how many bits/s would be sent if nothing were withheld for the budget: how far it is worth to look for more.
-func (e *Estimator) Want(bitrate int64) { e.wanted = bitrate }
+func (e *Estimator) Want(bitrate int64) { e.wanted, e.asked = bitrate, true }
 
 // Feedback takes an RTCP packet of transport-wide feedback, header and all. What is malformed is ignored.
 func (e *Estimator) Feedback(b []byte, now time.Duration) {
@@ -129,7 +144,7 @@ func (e *Estimator) raise(sending int64, now time.Duration) {
 	if float64(sending) > usedShare*float64(e.estimate) {
 		e.estimate += int64(growth * float64(e.estimate) * passed.Seconds())
 	}
-	if e.wanted > 0 && float64(e.estimate)*(1-reserve) >= float64(e.wanted) && now-e.changed > calmFor {
+	if e.asked && float64(e.estimate)*(1-reserve) >= float64(e.wanted) && now-e.changed > calmFor {
 		e.limited = false
 	}
 }

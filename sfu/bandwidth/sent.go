@@ -50,6 +50,9 @@ func (s *Sent) Add(size int, at time.Duration) {
 	s.bytes += uint64(size)
 }
 
+// Count notes that something was sent that carries no number.
+func (s *Sent) Count(size int) { s.bytes += uint64(size) }
+
 func (s *Sent) slot(number uint16) *sent { return &s.slots[int(number)&(len(s.slots)-1)] }
 
 // find returns the packet of a number, nil if it is not remembered.

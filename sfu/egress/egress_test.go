@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/sfu/bandwidth"
 	"callserver/sfu/codec"
 	"callserver/sfu/forward"
 	"callserver/sfu/packet"
@@ -254,6 +255,75 @@ func TestOneNumberOnePacket(t *testing.T) {
 	})
 	if refused != 3 || len(sealed) != 3 {
 		t.Errorf("%d refused, %d numbers used", refused, len(sealed))
+	}
+}
+
+// TestGate holds video back to the rate of a line, in order and with numbers in the order of sending; sound passes by.
+func TestGate(t *testing.T) {
+	pool := newPool(t, 1)
+	c := newClient(t, pool.Assign(), 5)
+	c.media.Video = true
+	sound := Stream{SSRC: 6}
+	var counted bandwidth.Sent
+	at := func(d time.Duration, f func()) {
+		c.Turn(func() { c.worker.now = d; f() })
+	}
+	video := func(n int) {
+		h := append(c.Header(), 0x90, 96, byte(n>>8), byte(n), 0, 0, 0, 0, 0, 0, 0, 5, 0xbe, 0xde, 0, 1, 0x31, 0, 0, 0)
+		if err := c.Send(&c.media, &Packet{Header: h, Payload: make([]byte, 1000), Number: 17}); err != nil {
+			t.Error(err)
+		}
+	}
+	at(time.Second, func() {
+		c.Count(&counted)
+		c.Limit(800_000) // 100 bytes a millisecond
+	})
+	at(1020*time.Millisecond, func() {
+		for n := range 20 {
+			video(n)
+		}
+		h := append(c.Header(), 0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 6)
+		if err := c.Send(&sound, &Packet{Header: h, Payload: []byte("voice")}); err != nil {
+			t.Error(err)
+		}
+	})
+	if len(c.got) != 3 || c.got[2][1] != 111 { // 20 ms of credit are two packets
+		t.Fatalf("%d packets left at once", len(c.got))
+	}
+	for ms := 1030; ms < 1120; ms += 10 {
+		at(time.Duration(ms)*time.Millisecond, c.Release)
+	}
+	if n := len(c.got); n < 10 || n > 13 {
+		t.Errorf("%d packets after 100 ms, want about 12", n)
+	}
+	at(1120*time.Millisecond, func() {
+		if c.Repair(30_000) || !c.Repair(2_000) || c.Repair(2_000) {
+			t.Error("a quarter of what may leave is for what is sent again")
+		}
+		for n := range maxHeld {
+			video(20 + n)
+		}
+		if c.Waiting() != maxHeld {
+			t.Errorf("%d packets wait", c.Waiting())
+		}
+		c.Limit(0)
+		if c.Waiting() != 0 || !c.Repair(1e9) {
+			t.Error("a limit is left")
+		}
+	})
+	wait(c)
+	n := 0
+	for _, b := range c.got {
+		if b[1] != 96 {
+			continue
+		}
+		if seq, number := int(binary.BigEndian.Uint16(b[2:])), int(binary.BigEndian.Uint16(b[17:])); number != n || seq != n {
+			t.Fatalf("packet %d has number %d, %d", n, seq, number)
+		}
+		n++
+	}
+	if n <= maxHeld || int(counted.Next()) != n {
+		t.Errorf("%d packets, %d counted", n, counted.Next())
 	}
 }
 

@@ -5,7 +5,9 @@ package egress
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 
+	"callserver/sfu/bandwidth"
 	"callserver/sfu/forward"
 	"callserver/sfu/srtp"
 	"callserver/sfu/udp"
@@ -14,6 +16,9 @@ import (
 // maxPadding is how many bytes of RTP padding a packet may get to be as long as those beside it, so that they are sent in one run. Encoders
 // cut a frame into parts that differ by a byte or two.
 const maxPadding = forward.MaxFill
+
+// datagram is how many bytes IP and UDP add to a packet, as far as anybody counts them.
+const datagram = 28
 
 // repeatable is how many packets a stream without retransmissions of its own remembers, for those sent again to be the same byte for byte.
 const repeatable = 64
@@ -40,6 +45,9 @@ type Leg struct {
 	first, last int32        // slots, if count > 0
 	count       int
 	segment     int // size of the packets in the run that is being made
+
+	sent *bandwidth.Sent // nil: nothing is counted
+	gate *gate           // nil: nothing waits
 }
 
 // NewLeg returns a leg of the worker without keys and path: what is sent on it is lost.
@@ -56,6 +64,7 @@ func (l *Leg) Turn(f func()) {
 	w := l.worker
 	w.turn.Lock()
 	defer w.unlock()
+	w.now = time.Since(w.start)
 	f()
 	w.flush()
 }
@@ -97,10 +106,17 @@ func (l *Leg) RTCP(compound []byte) {
 	})
 }
 
+// Now is the time of the worker's turn, since an origin of its own. It belongs to the turn.
+func (l *Leg) Now() time.Duration { return l.worker.now }
+
+// Count has the packets of video counted in s, which numbers those that carry a transport-wide sequence number. It belongs to the worker's turn.
+func (l *Leg) Count(s *bandwidth.Sent) { l.sent = s }
+
 // A Stream is one RTP stream on a leg. The zero value is none; one goroutine at a time.
 type Stream struct {
 	SSRC    uint32
 	Padding bool // packets may be padded: none is ever sent again under its number
+	Video   bool // it counts for Leg.Count and may have to wait, for Leg.Limit
 	numbers srtp.Stream
 }
 
@@ -111,7 +127,9 @@ type Packet struct {
 	Payload []byte // the rest of it
 	Padding uint8  // bytes of padding; the header says so already
 	Fill    uint8  // bytes of padding that make it as long as the others of its batch, at most maxPadding
+	Number  uint8  // where in Header the two bytes of the transport-wide sequence number are, which Send fills in; 0 = there are none
 	Again   bool   // it was sent before, with the same number
+	Urgent  bool   // it does not wait
 }
 
 // Header returns the room for a packet's header, to append to, or nil if nothing can be sent now. It belongs to the worker's turn.
@@ -143,12 +161,31 @@ func (l *Leg) Send(s *Stream, p *Packet) error {
 		}
 		plain = b[n:]
 	}
+	if l.gate != nil && s.Video && !p.Urgent && l.hold(s, p, plain) {
+		return nil
+	}
+	return l.seal(s, p, plain)
+}
+
+// seal protects a packet whose header and payload are complete, but for the transport-wide number.
+func (l *Leg) seal(s *Stream, p *Packet, plain []byte) error {
+	if p.Number > 0 && l.sent != nil {
+		binary.BigEndian.PutUint16(p.Header[p.Number:], l.sent.Next())
+	}
 	index, err := s.number(p, plain)
 	if err != nil {
 		l.worker.counts.refused.Add(1)
 		return err
 	}
-	l.commit(l.sealer.RTP(p.Header, plain, s.SSRC, index))
+	b := l.sealer.RTP(p.Header, plain, s.SSRC, index)
+	if s.Video && l.sent != nil {
+		if p.Number > 0 {
+			l.sent.Add(len(b)+datagram, l.worker.now)
+		} else {
+			l.sent.Count(len(b) + datagram)
+		}
+	}
+	l.commit(b)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"callserver/sfu/forward"
 	"callserver/sfu/udp"
@@ -37,7 +38,7 @@ func NewPool(n int, panicked func(value any)) *Pool {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Pool{stop: stop}
 	for range max(n, 1) {
-		w := &Worker{index: len(p.workers), panicked: panicked, wake: make(chan struct{}, 1), outboxes: map[*udp.Socket]*udp.Outbox{}}
+		w := &Worker{index: len(p.workers), panicked: panicked, wake: make(chan struct{}, 1), outboxes: map[*udp.Socket]*udp.Outbox{}, start: time.Now()}
 		p.workers = append(p.workers, w)
 		p.loops.Go(func() { w.workLoop(ctx) })
 	}
@@ -107,6 +108,7 @@ func (p *Pool) Stats() Stats {
 // a time, its own or one that receives packets on the same core.
 type Worker struct {
 	index    int
+	start    time.Time // where its time begins
 	panicked func(value any)
 	wake     chan struct{}
 	pending  atomic.Bool // something is queued
@@ -117,7 +119,8 @@ type Worker struct {
 	deliveries []forward.Delivery
 	tasks      []func()
 
-	turn     sync.Mutex // taken before mu; guards what follows and every Leg of the worker
+	turn     sync.Mutex    // taken before mu; guards what follows and every Leg of the worker
+	now      time.Duration // when the turn began, since start
 	taken    []forward.Delivery
 	todo     []func()
 	room     []byte // slots of slotSize, nil until first used
@@ -200,6 +203,7 @@ func (w *Worker) unlock() {
 
 // work does what is queued and sends what came of it.
 func (w *Worker) work() {
+	w.now = time.Since(w.start)
 	w.pending.Store(false)
 	w.mu.Lock()
 	w.deliveries, w.taken = w.taken[:0], w.deliveries

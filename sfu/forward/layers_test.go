@@ -110,6 +110,45 @@ func checkNumbers(t *testing.T, gs []got) {
 	}
 }
 
+// TestCut stops what is above the target at once, if something else can take its place.
+func TestCut(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		on   [maxStreams]bool
+		want int8 // forwarded right after
+		then int8
+	}{
+		{"the layer arrives", [maxStreams]bool{true, true, true}, -1, 0},
+		{"nothing else arrives", [maxStreams]bool{false, false, true}, 2, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cs := newCameras(t, 1)
+			cs.on = tc.on
+			var r receiver
+			k := cs.Attach(&r, SinkOptions{Target: MaxTemporal(2), RTX: true})
+			cs.run(10)
+			before := r.take()
+			checkNumbers(t, before)
+			last := before[len(before)-1].SequenceNumber
+			k.Cut(MaxTemporal(0))
+			if got := k.Current().Spatial; got != tc.want {
+				t.Errorf("stream %d is forwarded after the cut, want %d", got, tc.want)
+			}
+			k.Nack([]uint16{last}, cs.now)
+			if resent := k.Stats().Retransmitted; (resent > 0) != (tc.want >= 0) {
+				t.Errorf("%d packets of before sent again", resent)
+			}
+			cs.run(10)
+			if got := k.Current().Spatial; got != tc.then {
+				t.Errorf("stream %d is forwarded then, want %d", got, tc.then)
+			}
+			if after := r.take(); len(after) == 0 || after[len(after)-1].SequenceNumber == last {
+				t.Error("nothing is forwarded any more")
+			}
+		})
+	}
+}
+
 func TestTemporalLimit(t *testing.T) {
 	cs := newCameras(t, 3)
 	var r receiver

@@ -66,6 +66,21 @@ func (k *Sink) SetTarget(target Layer) {
 	k.restart()
 }
 
+// Cut is SetTarget for a receiver that cannot take what it gets: what lies above the target stops at once, if what is to take its place arrives. Until that begins,
+// with a key frame, nothing is sent, and what was sent before is not sent again.
+func (k *Sink) Cut(target Layer) {
+	s := k.source
+	live := s.live(s.now())
+	k.mu.Lock()
+	stream := k.choice.stream
+	if target.Spatial >= 0 && !s.options.SVC && stream > target.Spatial && live&(1<<target.Spatial) != 0 {
+		k.choice.stream = -1
+		clear(k.journal.slots)
+	}
+	k.mu.Unlock()
+	k.SetTarget(target)
+}
+
 // restart asks for the key frame with which the chosen layer can begin, unless that is what is being forwarded.
 func (k *Sink) restart() {
 	s := k.source

@@ -238,6 +238,48 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// TestTransportFeedback passes on reports on each packet as they came, and the rest of a compound without them.
+func TestTransportFeedback(t *testing.T) {
+	w := newWorld(t)
+	var got []string
+	w.options.Transport = func(b []byte) { got = append(got, fmt.Sprintf("%x", b)) }
+	report := func(base uint16) *rtcp.TransportLayerCC {
+		return &rtcp.TransportLayerCC{
+			Header:     rtcp.Header{Count: rtcp.FormatTCC, Type: rtcp.TypeTransportSpecificFeedback, Length: 5, Padding: true},
+			SenderSSRC: 1, MediaSSRC: 2, BaseSequenceNumber: base, PacketStatusCount: 1, ReferenceTime: 3,
+			PacketChunks: []rtcp.PacketStatusChunk{&rtcp.RunLengthChunk{PacketStatusSymbol: rtcp.TypeTCCPacketReceivedSmallDelta, RunLength: 1}},
+			RecvDeltas:   []*rtcp.RecvDelta{{Type: rtcp.TypeTCCPacketReceivedSmallDelta, Delta: 1000}},
+		}
+	}
+	w.sendRTCP(report(5), &rtcp.PictureLossIndication{MediaSSRC: 3}, report(6))
+	w.sendRTCP(report(7))
+	if len(got) != 3 || w.feedback != 1 {
+		t.Fatalf("%d reports, %d times other feedback: %q", len(got), w.feedback, got)
+	}
+	for i, b := range got {
+		want, err := report(uint16(5 + i)).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b != fmt.Sprintf("%x", want) {
+			t.Errorf("report %d is %s, want %x", i, b, want)
+		}
+	}
+}
+
+// FuzzReports takes compounds apart that nobody has checked yet.
+func FuzzReports(f *testing.F) {
+	f.Add([]byte{0x8f, 205, 0, 1, 0, 0, 0, 1, 0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2})
+	f.Add([]byte{0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0x8f, 205, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		size := 0
+		in := New(Options{Transport: func(b []byte) { size += len(b) }})
+		if all := len(b); len(in.reports(b))+size != all {
+			t.Errorf("%d bytes of %d are missing", all-size, all)
+		}
+	})
+}
+
 // TestArrivals reports media, retransmissions and probes on streams of nobody.
 func TestArrivals(t *testing.T) {
 	w := newWorld(t)

@@ -36,8 +36,10 @@ const maxName = 32
 type Options struct {
 	SSRC     uint32                                     // ours, as the sender of feedback
 	Feedback func(packets []rtcp.Packet, now time.Time) // RTCP about what we send
-	Panic    func(value any)                            // a panic below Receive, recovered
-	Counters *Counters
+	// Transport takes a packet of transport-wide feedback on what we send, as it came; nil = nobody does. It belongs to the callee.
+	Transport func(packet []byte)
+	Panic     func(value any) // a panic below Receive, recovered
+	Counters  *Counters
 }
 
 // A Section takes the packets of a media section. Calls for one layer come one after the other.
@@ -369,11 +371,35 @@ func (in *Inlet) openControl(b []byte) []rtcp.Packet {
 		in.options.Counters.Forged.Add(1)
 		return nil
 	}
-	packets, err := rtcp.Unmarshal(slices.Clone(plain)) // some of the types point into it
+	plain = slices.Clone(plain) // some of the types point into it
+	if plain = in.reports(plain); len(plain) == 0 {
+		return nil
+	}
+	packets, err := rtcp.Unmarshal(plain)
 	if err != nil {
 		return nil
 	}
 	return packets
+}
+
+// reports passes on the transport-wide feedback in a compound, which comes often and is read elsewhere, and returns what else is in it.
+func (in *Inlet) reports(compound []byte) (rest []byte) {
+	const feedback, transportWide = 205, 15 // draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1
+	for at := 0; at+4 <= len(compound); {
+		size := 4 + 4*int(binary.BigEndian.Uint16(compound[at+2:]))
+		if at+size > len(compound) {
+			return compound
+		}
+		if compound[at+1] != feedback || compound[at]&0x1f != transportWide {
+			at += size
+			continue
+		}
+		if in.options.Transport != nil {
+			in.options.Transport(slices.Clone(compound[at : at+size]))
+		}
+		compound = slices.Delete(compound, at, at+size)
+	}
+	return compound
 }
 
 // sender is what the SSRC of a report belongs to.

@@ -285,6 +285,9 @@ func (p *Peer) refuse(d *description.Description) {
 // wireOf is how a downlink's packets look on the section.
 func wireOf(s *description.Section, d *downlink) wire {
 	w := wire{dependency: s.Extension(description.URIDependency), captureTime: s.Extension(description.URICaptureTime)}
+	if s.Kind == description.Video {
+		w.transport = s.Extension(description.URITransportCC)
+	}
 	if c := s.Codec(d.options.Mime); c != nil {
 		w.payload, w.rtx = c.Payload, c.RTX
 	}

@@ -32,6 +32,8 @@ type connection struct {
 	inlet  *ingress.Inlet // the way in
 	ssrc   uint32         // ours, as the sender of feedback
 
+	congestion congestion // of what we send
+
 	state atomic.Uint32 // State
 	gone  atomic.Bool   // the client closed it
 
@@ -56,7 +58,8 @@ func (p *Peer) newConnection(t Target) (*connection, error) {
 		c.gathering = newGathering()
 	}
 	c.leg = p.worker.NewLeg()
-	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Panic: p.panicked, Counters: &p.engine.counts.ingress})
+	c.congestion.connection = c
+	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Transport: c.congestion.feedback, Panic: p.panicked, Counters: &p.engine.counts.ingress})
 	c.api = p.engine.api(c)
 	pc, err := c.api.NewPeerConnection(webrtc.Configuration{
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
@@ -107,6 +110,7 @@ func (c *connection) newSSRC() uint32 {
 
 func (c *connection) close() {
 	c.leave()
+	c.peer.engine.limited.remove(c)
 	if err := c.pc.GracefulClose(); err != nil {
 		c.peer.log.Debug("close connection", "error", err)
 	}

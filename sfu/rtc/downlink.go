@@ -4,6 +4,7 @@ package rtc
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -37,10 +38,17 @@ type downlink struct {
 	sender     *webrtc.RTPSender
 }
 
+// maxPadding is the most that a packet can have (RFC 3550 §5.1), in bytes.
+const maxPadding = 255
+
+// errRepair refuses a retransmission: more would take the place of what is new.
+var errRepair = errors.New("rtc: too many retransmissions for the line")
+
 // outlet is the streams of a downlink for as long as it has its section. In the turn of the leg's worker only, but for the SSRCs.
 type outlet struct {
 	media, rtx egress.Stream
 	sequence   uint16 // of the retransmissions
+	stamp      uint32 // RTP timestamp sent last
 	head       [2 + codec.MaxVP8Size]byte
 }
 
@@ -48,6 +56,7 @@ type outlet struct {
 type wire struct {
 	payload, rtx            uint8 // payload types; rtx 0 = retransmissions go out as they were
 	dependency, captureTime uint8 // header extension ids; 0 = not negotiated
+	transport               uint8 // the same of the transport-wide sequence number; never without rtx: a packet that goes out again as it was cannot have a new one
 }
 
 func newDownlink(p *Peer, l *egress.Leg, o DownlinkOptions) *downlink {
@@ -58,18 +67,22 @@ func newDownlink(p *Peer, l *egress.Leg, o DownlinkOptions) *downlink {
 	return d
 }
 
-func (d *downlink) placed() bool {
+func (d *downlink) placed() bool { return d.on() != nil }
+
+// on is the connection that carries the downlink, nil while it waits for a section.
+func (d *downlink) on() *connection {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.connection != nil
+	return d.connection
 }
 
 // place ties the downlink to a sender of c.
 func (d *downlink) place(c *connection, sender *webrtc.RTPSender, rtx bool) {
-	out := &outlet{media: egress.Stream{SSRC: c.newSSRC(), Padding: rtx}}
+	video := d.kind == description.Video
+	out := &outlet{media: egress.Stream{SSRC: c.newSSRC(), Padding: rtx, Video: video}}
 	if rtx {
 		// No wrap soon: a receiver that loses the first packets would miscount the roll-over (RFC 3711 §3.3.1).
-		out.rtx, out.sequence = egress.Stream{SSRC: c.newSSRC(), Padding: true}, uint16(rand.Uint32N(1<<15))
+		out.rtx, out.sequence = egress.Stream{SSRC: c.newSSRC(), Padding: true, Video: video}, uint16(rand.Uint32N(1<<15))
 	}
 	d.mu.Lock()
 	d.connection, d.sender = c, sender
@@ -97,11 +110,15 @@ func (d *downlink) stop() {
 
 // negotiated notes the numbers to send with.
 func (d *downlink) negotiated(w wire) {
-	if w.rtx == 0 {
+	if w.rtx == 0 || !d.rtx.Load() {
 		d.rtx.Store(false)
+		w.transport = 0
 		if out := d.streams.Load(); out != nil && d.wire.Load() == nil {
 			out.media.Padding = false // what is sent again must be what was sent before
 		}
+	}
+	if c := d.on(); c != nil && d.kind == description.Video {
+		c.congestion.follow(d.leg)
 	}
 	d.wire.Store(&w)
 }
@@ -154,6 +171,9 @@ func (d *downlink) WriteRTP(o *forward.Outgoing) error {
 	}
 	stream, payload, seq := &out.media, w.payload, o.SequenceNumber
 	p := egress.Packet{Head: o.Head, Payload: o.Payload, Padding: o.Padding, Fill: o.Fill, Again: o.Retransmission}
+	if o.Retransmission && d.kind == description.Video && !d.leg.Repair(len(o.Head)+len(o.Payload)) {
+		return errRepair
+	}
 	if o.Retransmission && w.rtx != 0 && d.rtx.Load() { // RFC 4588 §4
 		stream, payload, p.Again = &out.rtx, w.rtx, false
 		out.sequence++
@@ -170,25 +190,53 @@ func (d *downlink) WriteRTP(o *forward.Outgoing) error {
 	b = append(b, first, second, byte(seq>>8), byte(seq))
 	b = binary.BigEndian.AppendUint32(b, o.Timestamp)
 	b = binary.BigEndian.AppendUint32(b, stream.SSRC)
-	p.Header = w.extend(b, o)
+	p.Header, p.Number = w.extend(b, o)
+	out.stamp = o.Timestamp
 	return d.leg.Send(stream, &p)
 }
 
-// extend appends the header extensions that are present and negotiated. The two-byte form is used only where it must be
-// (RFC 8285 §4.3), which extmap-allow-mixed permits.
-func (w *wire) extend(b []byte, o *forward.Outgoing) []byte {
+// pad sends a packet of padding on the stream of retransmissions, where it is taken for an empty one. It belongs to the turn of the leg's worker. It returns the
+// size of the packet, 0 if there is no such stream.
+func (d *downlink) pad() int {
+	w, out := d.wire.Load(), d.streams.Load()
+	if w == nil || out == nil || w.rtx == 0 || w.transport == 0 || out.rtx.SSRC == 0 {
+		return 0
+	}
+	b := d.leg.Header()
+	if b == nil {
+		return 0
+	}
+	out.sequence++
+	b = append(b, 2<<6|1<<5, w.rtx, byte(out.sequence>>8), byte(out.sequence))
+	b = binary.BigEndian.AppendUint32(b, out.stamp)
+	b = binary.BigEndian.AppendUint32(b, out.rtx.SSRC)
+	p := egress.Packet{Padding: maxPadding, Urgent: true}
+	p.Header, p.Number = w.extend(b, &forward.Outgoing{})
+	if d.leg.Send(&out.rtx, &p) != nil {
+		return 0
+	}
+	return len(p.Header) + maxPadding
+}
+
+// extend appends the header extensions that are present and negotiated, and returns where the transport-wide sequence number is to go. The two-byte
+// form is used only where it must be (RFC 8285 §4.3), which extmap-allow-mixed permits.
+func (w *wire) extend(b []byte, o *forward.Outgoing) (header []byte, number uint8) {
 	dependency := w.dependency != 0 && len(o.DependencyDescriptor) > 0 && len(o.DependencyDescriptor) < 256
 	captureTime := w.captureTime != 0 && len(o.AbsCaptureTime) > 0 && len(o.AbsCaptureTime) <= 16
-	if !dependency && !captureTime {
-		return b
+	if !dependency && !captureTime && w.transport == 0 {
+		return b, 0
 	}
-	two := dependency && (len(o.DependencyDescriptor) > 16 || w.dependency > 14) || captureTime && w.captureTime > 14
+	two := dependency && (len(o.DependencyDescriptor) > 16 || w.dependency > 14) || captureTime && w.captureTime > 14 || w.transport > 14
 	b[0] |= 1 << 4
 	at := len(b)
 	if two {
 		b = append(b, 0x10, 0, 0, 0)
 	} else {
 		b = append(b, 0xbe, 0xde, 0, 0)
+	}
+	if w.transport != 0 { // first, so that its place fits into a byte
+		b = element(b, w.transport, noNumber[:], two)
+		number = uint8(len(b) - len(noNumber))
 	}
 	if dependency {
 		b = element(b, w.dependency, o.DependencyDescriptor, two)
@@ -200,8 +248,11 @@ func (w *wire) extend(b []byte, o *forward.Outgoing) []byte {
 		b = append(b, 0)
 	}
 	binary.BigEndian.PutUint16(b[at+2:], uint16((len(b)-at)/4-1))
-	return b
+	return b, number
 }
+
+// noNumber is the room for a transport-wide sequence number.
+var noNumber [2]byte
 
 // element appends one header extension (RFC 8285 §4.2, §4.3).
 func element(b []byte, id uint8, value []byte, two bool) []byte {
@@ -221,6 +272,11 @@ func (c *connection) feedback(packets []rtcp.Packet, now time.Time) {
 	}
 	c.leg.Do(func() {
 		defer p.recover("feedback")
+		for _, b := range packets {
+			if b, ok := b.(*rtcp.ReceiverEstimatedMaximumBitrate); ok {
+				c.congestion.capacity(int64(b.Bitrate))
+			}
+		}
 		for _, d := range *p.downlinks.Load() {
 			d.feedback(packets, now)
 		}

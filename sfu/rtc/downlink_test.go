@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"callserver/sfu/bandwidth"
 	"callserver/sfu/egress"
 	"callserver/sfu/forward"
 	keys "callserver/sfu/srtp"
@@ -26,6 +27,7 @@ type sent struct {
 	payload []byte
 	padding byte
 	count   int
+	counted bandwidth.Sent
 }
 
 // wired returns a downlink with numbers, and where its packets go.
@@ -49,9 +51,10 @@ func wired(t testing.TB, w wire) *sent {
 	s.leg.SetSealer(sealer)
 	s.leg.SetPath(&egress.Path{Write: s.take})
 	s.downlink = newDownlink(nil, s.leg, DownlinkOptions{TrackID: "TR_V", StreamID: "PA|TR_V", Mime: "video/VP8"})
-	out := &outlet{media: egress.Stream{SSRC: 1111, Padding: w.rtx != 0}}
+	s.leg.Turn(func() { s.leg.Count(&s.counted) })
+	out := &outlet{media: egress.Stream{SSRC: 1111, Padding: w.rtx != 0, Video: true}}
 	if w.rtx != 0 {
-		out.rtx = egress.Stream{SSRC: 2222, Padding: true}
+		out.rtx = egress.Stream{SSRC: 2222, Padding: true, Video: true}
 		s.rtx.Store(true)
 	}
 	s.streams.Store(out)
@@ -125,6 +128,19 @@ func TestWriteRTP(t *testing.T) {
 			want:    rtp.Header{Version: 2, PayloadType: 96, SSRC: 1111},
 		},
 		{
+			name: "with a transport-wide number", wire: wire{payload: 96, rtx: 97, transport: 3, captureTime: 5},
+			out:     forward.Outgoing{Payload: []byte("body"), AbsCaptureTime: []byte("12345678")},
+			payload: "body",
+			want:    rtp.Header{Version: 2, PayloadType: 96, SSRC: 1111, Extension: true, ExtensionProfile: rtp.ExtensionProfileOneByte},
+			ext:     map[uint8]string{3: "\x00\x00", 5: "12345678"},
+		},
+		{
+			name: "no transport-wide number without a retransmission stream", wire: wire{payload: 96, transport: 3},
+			out:     forward.Outgoing{Payload: []byte("body")},
+			payload: "body",
+			want:    rtp.Header{Version: 2, PayloadType: 96, SSRC: 1111},
+		},
+		{
 			name: "again without a retransmission stream", wire: wire{payload: 96},
 			out:     forward.Outgoing{SequenceNumber: 10, Head: []byte("h"), Payload: []byte("b"), Retransmission: true},
 			payload: "hb",
@@ -188,10 +204,39 @@ func TestRetransmission(t *testing.T) {
 	}
 }
 
+// TestTransportNumbers checks that every packet of video has the next number, whichever stream it is of, and is counted.
+func TestTransportNumbers(t *testing.T) {
+	r := wired(t, wire{payload: 96, rtx: 97, transport: 3})
+	o := &forward.Outgoing{SequenceNumber: 7, Timestamp: 90, Payload: []byte("body")}
+	again := *o
+	again.Retransmission = true
+	for i, write := range []func(){
+		func() { _ = r.WriteRTP(o) },
+		func() { _ = r.WriteRTP(&again) },
+		func() {
+			if n := r.pad(); n < maxPadding {
+				t.Errorf("%d bytes of padding", n)
+			}
+		},
+		func() { o.SequenceNumber++; _ = r.WriteRTP(o) },
+	} {
+		r.leg.Turn(write)
+		if got := r.header.GetExtension(3); r.count != i+1 || len(got) != 2 || binary.BigEndian.Uint16(got) != uint16(i) {
+			t.Errorf("packet %d of %d has number %x", i, r.count, got)
+		}
+		if i == 2 && (r.header.SSRC != 2222 || r.header.PayloadType != 97 || r.header.Timestamp != 90 || r.padding != maxPadding || len(r.payload) > 0) {
+			t.Errorf("padding: %+v, %d bytes of payload", r.header, len(r.payload))
+		}
+	}
+	if next := r.counted.Next(); next != 4 {
+		t.Errorf("%d packets counted", next)
+	}
+}
+
 // TestRepeat checks that without a retransmission stream a packet goes out again as it was, to the byte, or not at all: another packet under
 // the same number would give both away.
 func TestRepeat(t *testing.T) {
-	r := wired(t, wire{payload: 96, captureTime: 5})
+	r := wired(t, wire{payload: 96, captureTime: 5, transport: 3})
 	first := forward.Outgoing{SequenceNumber: 10, Payload: []byte("body"), AbsCaptureTime: []byte("12345678")}
 	again := first
 	again.Retransmission = true
@@ -224,7 +269,7 @@ func TestRemoved(t *testing.T) {
 }
 
 func TestWriteRTPAllocates(t *testing.T) {
-	r := wired(t, wire{payload: 96, rtx: 97, dependency: 4, captureTime: 5})
+	r := wired(t, wire{payload: 96, rtx: 97, dependency: 4, captureTime: 5, transport: 3})
 	r.client = nil
 	o := &forward.Outgoing{Head: []byte("head"), Payload: make([]byte, 1100), DependencyDescriptor: make([]byte, 30), AbsCaptureTime: make([]byte, 8)}
 	for _, again := range []bool{false, true} {
@@ -240,7 +285,7 @@ func TestWriteRTPAllocates(t *testing.T) {
 func BenchmarkWriteRTP(b *testing.B) {
 	for _, size := range []int{80, 1100} {
 		b.Run(fmt.Sprintf("%d bytes", size), func(b *testing.B) {
-			r := wired(b, wire{payload: 96, rtx: 97, dependency: 4})
+			r := wired(b, wire{payload: 96, rtx: 97, dependency: 4, transport: 3})
 			r.client = nil
 			o := &forward.Outgoing{Head: []byte("head"), Payload: make([]byte, size)}
 			b.ReportAllocs()

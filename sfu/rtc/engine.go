@@ -26,6 +26,9 @@ import (
 // costs a few loads. More often would be dearer: each timer that expires also wakes the runtime's watchdog thread.
 const tickInterval = 20 * time.Millisecond
 
+// pacedInterval is how often it looks at connections that cannot carry what is wanted, while there are such.
+const pacedInterval = tickInterval / 2
+
 // Engine holds what all peers of a node share: the media sockets, the Pion configuration and the one timer loop. Safe
 // for concurrent use.
 type Engine struct {
@@ -39,6 +42,7 @@ type Engine struct {
 	loops    sync.WaitGroup
 	counts   counters
 	told     announcement
+	limited  limited // connections that cannot carry what is wanted
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{}
@@ -185,11 +189,19 @@ func (e *Engine) Stats() EngineStats {
 func (e *Engine) tickLoop(ctx context.Context) {
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
+	paced, between := false, false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
+			if some := e.limited.tick(); some != paced {
+				paced, between = some, false
+				ticker.Reset(map[bool]time.Duration{false: tickInterval, true: pacedInterval}[paced])
+			}
+			if between = paced && !between; between {
+				continue
+			}
 			for _, p := range e.open() {
 				p.tick(now)
 			}

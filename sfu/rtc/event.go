@@ -7,7 +7,7 @@ import (
 )
 
 // Event is something that a Peer tells its owner. The types are CandidateGathered, OfferReady, SectionsNeeded,
-// StateChanged, DownlinkBound, DownlinkRefused, DataReceived, DataOpen and Failed.
+// StateChanged, DownlinkBound, DownlinkRefused, BitrateChanged, DataReceived, DataOpen and Failed.
 type Event interface{ event() }
 
 // CandidateGathered is a local candidate to trickle. It is queued after the description that it belongs to.
@@ -61,6 +61,13 @@ type DownlinkBound struct {
 // DownlinkRefused says that the client cannot receive the track's codec. The downlink is gone.
 type DownlinkRefused struct{ TrackID string }
 
+// BitrateChanged says how many bits/s of video, with all headers, the client can be sent. While there is a limit it comes several times a second,
+// and Want is the answer.
+type BitrateChanged struct {
+	Bitrate int64
+	Limited bool // false: as much as there is
+}
+
 // DataReceived is one message of a data channel. The payload belongs to the receiver of the event.
 type DataReceived struct {
 	Reliable bool
@@ -80,6 +87,7 @@ func (SectionsNeeded) event()    {}
 func (StateChanged) event()      {}
 func (DownlinkBound) event()     {}
 func (DownlinkRefused) event()   {}
+func (BitrateChanged) event()    {}
 func (DataReceived) event()      {}
 func (DataOpen) event()          {}
 func (Failed) event()            {}
@@ -117,6 +125,14 @@ func (q *events) push(e Event) bool {
 			return true
 		}
 		q.data++
+	}
+	if _, ok := e.(BitrateChanged); ok {
+		for i := len(q.queue) - 1; i >= 0; i-- {
+			if _, ok := q.queue[i].(BitrateChanged); ok { // only the newest counts
+				q.queue[i] = e
+				return true
+			}
+		}
 	}
 	if len(q.queue) >= maxEvents {
 		return false

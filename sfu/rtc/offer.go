@@ -17,6 +17,7 @@ const answerDeadline = 15 * time.Second
 const (
 	ownCaptureTime = 1
 	ownDependency  = 2
+	ownTransportCC = 3
 )
 
 // ErrNoAnswer means that the client left an offer of ours unanswered for 15 s.
@@ -163,8 +164,8 @@ func (s *slot) offered() *description.Plan {
 	format := description.FindFormat("audio/opus")
 	feedback := description.AudioFeedback
 	if s.kind == description.Video {
-		format, feedback = description.FindFormat("video/VP8"), description.VideoFeedback
-		p.Extensions = []description.Extension{{ID: ownDependency, URI: description.URIDependency}}
+		format, feedback = description.FindFormat("video/VP8"), description.SentFeedback
+		p.Extensions = []description.Extension{{ID: ownTransportCC, URI: description.URITransportCC}, {ID: ownDependency, URI: description.URIDependency}}
 	}
 	p.Extensions = append(p.Extensions, description.Extension{ID: ownCaptureTime, URI: description.URICaptureTime})
 	stereo := ""

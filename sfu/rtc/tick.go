@@ -84,4 +84,5 @@ func (p *Peer) senderReports(now time.Time) {
 	if len(packets) > 0 {
 		c.measure()
 	}
+	c.congestion.watch()
 }

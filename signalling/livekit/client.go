@@ -87,6 +87,7 @@ func newClient(ctx context.Context, e *Edge, a admission, p *pipe) (*client, err
 		Client:         info,
 		AutoSubscribe:  a.hello.GetConnectionSettings().GetAutoSubscribe(),
 		AdaptiveStream: a.hello.GetConnectionSettings().GetAdaptiveStream(),
+		AllowPause:     a.hello.GetConnectionSettings().GetSubscriberAllowPause(),
 		Metadata:       a.hello.GetMetadata(),
 		Attributes:     a.hello.GetParticipantAttributes(),
 	})

@@ -171,6 +171,8 @@ func response(e signalling.Event) *livekit.SignalResponse {
 		m.Message = &livekit.SignalResponse_SubscriptionPermissionUpdate{SubscriptionPermissionUpdate: &livekit.SubscriptionPermissionUpdate{
 			ParticipantSid: string(e.Publisher), TrackSid: string(e.Track), Allowed: e.Allowed,
 		}}
+	case sfu.StreamChanged:
+		m.Message = &livekit.SignalResponse_StreamStateUpdate{StreamStateUpdate: streamState(e)}
 	case sfu.Speakers:
 		m.Message = &livekit.SignalResponse_SpeakersChanged{SpeakersChanged: speakers(e)}
 	case sfu.Qualities:
@@ -179,6 +181,16 @@ func response(e signalling.Event) *livekit.SignalResponse {
 		return publication(e)
 	}
 	return m
+}
+
+func streamState(e sfu.StreamChanged) *livekit.StreamStateUpdate {
+	state := livekit.StreamState_ACTIVE
+	if e.Paused {
+		state = livekit.StreamState_PAUSED
+	}
+	return &livekit.StreamStateUpdate{StreamStates: []*livekit.StreamStateInfo{
+		{ParticipantSid: string(e.Publisher), TrackSid: string(e.Track), State: state},
+	}}
 }
 
 // publication is an event about a track of the client's own, nil if it is something else.

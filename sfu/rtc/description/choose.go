@@ -161,7 +161,11 @@ func (c *Codec) sent(stereo bool) Codec {
 func (c *Codec) feedback() []string {
 	switch {
 	case c.Format.Video():
-		return common(VideoFeedback, c.Feedback)
+		all := common(SentFeedback, c.Feedback)
+		if slices.Contains(all, "transport-cc") {
+			all = slices.DeleteFunc(all, func(f string) bool { return f == "goog-remb" })
+		}
+		return all
 	case c.Format.Mime == "audio/opus":
 		return AudioFeedback
 	}

@@ -37,6 +37,8 @@ type Sending struct {
 var (
 	VideoFeedback = []string{"ccm fir", "nack", "nack pli"}
 	AudioFeedback = []string{"nack"}
+	// SentFeedback is that on video that we send: reports on each packet, or else an estimate.
+	SentFeedback = append([]string{"transport-cc", "goog-remb"}, VideoFeedback...)
 )
 
 // Compose writes the description that the client is told: the transport and the order of sections of Pion's

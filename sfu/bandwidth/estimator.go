@@ -80,7 +80,7 @@ func (e *Estimator) Feedback(b []byte, now time.Duration) {
 		}
 		p.size |= flagFound
 		arrived := e.clock.extend(r.at)
-		e.probe.note(r.number, p.length(), at, arrived)
+		e.probe.note(r.number, p.length(), arrived)
 		e.delays.note(at, arrived, p.length(), e.changed, now)
 		if r.number-e.newest < 1<<15 || e.heard == 0 {
 			e.newest = r.number
@@ -129,8 +129,7 @@ func (e *Estimator) lower(bitrate int64, now time.Duration) {
 	}
 	e.limited, e.estimate = true, bitrate
 	e.changed, e.grown = now, now
-	e.probe.phase = noProbe
-	e.probe.next = now + firstProbe
+	e.probe.refuted(now)
 	e.losses.restart(now)
 }
 

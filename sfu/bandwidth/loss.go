@@ -3,8 +3,8 @@ package bandwidth
 import "time"
 
 const (
-	lossWindow   = time.Second // of packets sent, at least
-	lossPackets  = 60
+	lossWindow   = 600 * time.Millisecond // of packets sent, at least
+	lossPackets  = 40
 	muchLoss     = 0.2  // above what the line always loses, in two windows: a burst may have been too long for a short queue
 	mostLoss     = 0.4  // in one
 	proportional = 0.85 // what arrives became less by so much when less was sent: the line loses a share, not what it cannot carry

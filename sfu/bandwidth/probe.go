@@ -10,17 +10,20 @@ const (
 	seldomProbe  = 4 * time.Second        // at most between two that failed: somebody waits for a better picture
 	probeSpacing = 200 * time.Millisecond // after one that did not
 	probeCarried = 0.85                   // of what was sent must have arrived in the same time
+	misled       = 5 * time.Second        // after one that did not: too much is sent again, and what it said was wrong
+	rareProbe    = 30 * time.Second       // at most between two after that
 )
 
 // probe is a short burst of more than the estimate, filled up with padding, that shows whether the line carries more.
 type probe struct {
 	next    time.Duration // when the next one may begin
 	backoff time.Duration // after another that fails
+	good    time.Duration // when one did not, last; 0 = never
 
 	phase        probePhase
 	rate         int64 // bits/s
 	began, ended time.Duration
-	bytes        uint64 // Sent.bytes when it began
+	bytes        uint64 // Sent.bytes when it began, then what was sent
 	first, last  uint16 // transport-wide numbers
 	result       train
 }
@@ -36,11 +39,7 @@ const (
 // train is what arrived of a probe.
 type train struct {
 	packets, bytes int
-	firstSent      time.Duration
-	lastSent       time.Duration
-	burst          int // bytes sent at lastSent
-	firstArrived   time.Duration
-	lastArrived    time.Duration
+	first, last    time.Duration // by the receiver's clock
 	firstSize      int
 }
 
@@ -54,7 +53,7 @@ func (p *probe) due(s *Sent, now time.Duration) int {
 		return 0
 	}
 	if now-p.began >= probeFor {
-		p.phase, p.ended, p.last = awaitingProbe, now, s.next-1
+		p.phase, p.ended, p.last, p.bytes = awaitingProbe, now, s.next-1, s.bytes-p.bytes
 		return 0
 	}
 	wanted := p.rate / 8 * int64(now-p.began+probeEvery) / int64(time.Second)
@@ -62,23 +61,17 @@ func (p *probe) due(s *Sent, now time.Duration) int {
 }
 
 // note takes a packet that arrived.
-func (p *probe) note(number uint16, size int, sentAt, arrived time.Duration) {
+func (p *probe) note(number uint16, size int, arrived time.Duration) {
 	if p.phase == noProbe || number-p.first >= 1<<15 || p.phase == awaitingProbe && p.last-number >= 1<<15 {
 		return
 	}
 	t := &p.result
 	if t.packets == 0 {
-		t.firstSent, t.firstArrived, t.lastArrived, t.firstSize = sentAt, arrived, arrived, size
-	}
-	if sentAt > t.lastSent || t.packets == 0 {
-		t.lastSent, t.burst = sentAt, 0
-	}
-	if sentAt == t.lastSent {
-		t.burst += size
+		t.first, t.last, t.firstSize = arrived, arrived, size
 	}
 	t.packets++
 	t.bytes += size
-	t.lastArrived = max(t.lastArrived, arrived)
+	t.first, t.last = min(t.first, arrived), max(t.last, arrived)
 }
 
 // finish returns the rate that was sent and the one that arrived, once all is known. The share that the line always loses does not count.
@@ -88,25 +81,33 @@ func (p *probe) finish(newest uint16, lost float64, now time.Duration) (rate, ca
 	}
 	p.phase = noProbe
 	t := &p.result
-	sending, arriving := t.lastSent-t.firstSent, t.lastArrived-t.firstArrived
-	if t.packets < 5 || sending < probeFor/3 {
-		return p.rate, 0, true
+	rate = int64(p.bytes) * 8 * int64(time.Second) / int64(p.ended-p.began)
+	if t.packets < 5 {
+		return rate, 0, true
 	}
-	rate = int64(float64(t.bytes-t.burst) * 8 * float64(time.Second) / float64(sending))
-	carried = rate
-	if arriving > sending/2 {
-		carried = int64(float64(t.bytes-t.firstSize) * 8 * float64(time.Second) / float64(arriving))
-	}
-	if missing := 1 - lost; missing > 0.5 { // both are of what arrived, so nothing is added for what is always lost but to what it may carry
-		rate, carried = int64(float64(rate)/missing), int64(float64(carried)/missing)
+	span := max(t.last-t.first, probeFor/2) // what was sent in bursts arrives in bursts
+	carried = int64(t.bytes-t.firstSize) * 8 * int64(time.Second) / int64(span)
+	if share := 1 - lost; share > 0.5 {
+		carried = int64(float64(carried) / share)
 	}
 	return rate, carried, true
 }
 
-// failed and passed say when to try again.
+// failed, passed and refuted say when to try again.
 func (p *probe) failed(now time.Duration) {
 	p.backoff = min(max(p.backoff*3/2, firstProbe), seldomProbe)
 	p.next = now + p.backoff
 }
 
-func (p *probe) passed(now time.Duration) { p.backoff, p.next = 0, now+probeSpacing }
+func (p *probe) passed(now time.Duration) { p.good, p.next = now, now+probeSpacing }
+
+// refuted is that too much was sent: by what the last probe said, perhaps.
+func (p *probe) refuted(now time.Duration) {
+	p.phase = noProbe
+	if p.good == 0 || now-p.good > misled {
+		p.backoff = firstProbe
+	} else {
+		p.backoff = min(max(2*p.backoff, seldomProbe), rareProbe)
+	}
+	p.good, p.next = 0, now+p.backoff
+}

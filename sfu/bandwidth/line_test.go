@@ -187,7 +187,6 @@ type moment struct {
 	layer   int
 	backlog time.Duration
 	budget  int64 // 0 = no limit
-	voice   time.Duration
 }
 
 func newCall(t *testing.T, l line) *call {

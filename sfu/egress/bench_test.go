@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/sfu/bandwidth"
 	"callserver/sfu/codec"
 	"callserver/sfu/forward"
 	"callserver/sfu/udp"
@@ -41,7 +42,8 @@ func BenchmarkFanOut(b *testing.B) {
 					if socket {
 						c.SetPath(&Path{Sockets: sockets, To: udp.NewDestination(to.Addr())})
 					}
-					c.media.Padding = true
+					c.media.Padding, c.media.Video, c.counted = true, true, &bandwidth.Sent{}
+					c.Turn(func() { c.Count(c.counted) })
 					source.Attach(c, forward.SinkOptions{Target: forward.MaxTemporal(0)})
 					clients = append(clients, c)
 				}

@@ -53,6 +53,7 @@ func keys(t testing.TB) (*srtp.Sealer, *pion.Context) {
 type client struct {
 	*Leg
 	media   Stream
+	counted *bandwidth.Sent // nil: packets carry no transport-wide numbers
 	context *pion.Context
 
 	mu   sync.Mutex
@@ -97,7 +98,14 @@ func (c *client) WriteRTP(o *forward.Outgoing) error {
 	h = binary.BigEndian.AppendUint16(h, o.SequenceNumber)
 	h = binary.BigEndian.AppendUint32(h, o.Timestamp)
 	h = binary.BigEndian.AppendUint32(h, c.media.SSRC)
-	return c.Send(&c.media, &Packet{Header: h, Head: o.Head, Payload: o.Payload, Fill: o.Fill, Again: o.Retransmission})
+	p := Packet{Head: o.Head, Payload: o.Payload, Fill: o.Fill, Again: o.Retransmission}
+	if c.counted != nil {
+		h[0] |= 0x10
+		h = append(h, 0xbe, 0xde, 0, 1, 0x31, 0, 0, 0)
+		p.Number = 17
+	}
+	p.Header = h
+	return c.Send(&c.media, &p)
 }
 
 // audio returns a packet of a publisher.

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"testing"
+	"time"
 
 	"callserver/sfu/codec"
 
@@ -157,15 +158,17 @@ func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 	}
 
 	seq := []uint16{first[3].SequenceNumber}
-	counts := []int{}
-	for range 4 {
-		k.Nack(seq, w.now)
-		counts = append(counts, len(r.take()))
-		w.wait(ms(101))
-		k.Nack(seq, w.now)
-		counts = append(counts, len(r.take()))
-	}
-	if d := cmp.Diff([]int{0, 1, 0, 1, 0, 0, 0, 0}, counts); d != "" {
-		t.Errorf("answers to repeated requests (-want +got):\n%s", d)
+	for i := range 10 {
+		for _, wait := range []time.Duration{ms(10), ms(60)} { // within a round trip of the last answer, and later
+			w.wait(wait)
+			k.Nack(seq, w.now)
+			want := 0
+			if wait > ms(10) && i+1 < maxResends {
+				want = 1
+			}
+			if got := len(r.take()); got != want {
+				t.Errorf("request %d, %v after the last: %d answers, want %d", i, wait, got, want)
+			}
+		}
 	}
 }

@@ -16,8 +16,9 @@ const (
 	audioSent    = audioHistory
 	sentAge      = uint32(historyAge / time.Millisecond) // a packet is remembered for if the limit allows
 
-	maxResends   = 3
-	maxResendGap = 100 * time.Millisecond
+	// A tenth of what is lost is lost again: with three answers one packet in ten thousand stays away, and stops the picture for seconds.
+	maxResends   = 8
+	maxResendGap = 400 * time.Millisecond
 )
 
 // sent is all it takes, with the publisher's packet, to build a receiver's packet, the first time and again.
@@ -87,12 +88,13 @@ func (j *journal) grow() {
 	}
 }
 
-// resendable reports whether to answer the receiver's request at this time, and takes it as answered.
+// resendable reports whether to answer the receiver's request at this time, and takes it as answered. One that comes within a round trip of the last answer
+// was sent before that arrived; round trips vary.
 func (e *sent) resendable(ms uint32, rtt time.Duration) bool {
-	gap := maxResendGap
-	if rtt > 0 {
-		gap = min(gap, 2*rtt)
+	if rtt == 0 {
+		rtt = defaultRTT
 	}
+	gap := min(rtt*3/4, maxResendGap)
 	if e.resends >= maxResends || e.resends > 0 && ms-e.again < uint32(gap/time.Millisecond) {
 		return false
 	}

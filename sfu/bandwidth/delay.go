@@ -5,16 +5,16 @@ import "time"
 const (
 	tolerated = 40 * time.Millisecond // of waiting above the least: jitter of ordinary lines
 	baseFor   = 30 * time.Second      // the least delay is that of the last one or two of these: clocks drift, routes change
+	stale     = time.Second           // what packets of longer ago waited says nothing about the next
 
 	quickPeriod  = 80 * time.Millisecond // of waiting packets shows the rate of the line, if there are
 	quickPackets = 4
-	standing     = 300 * time.Millisecond // of waiting that does not become less is too much in any case
-	draining     = 10 * time.Millisecond  // less waiting than a period ago is a queue that empties
-	foreign      = 4 * time.Second        // after so long without effect the queue is not ours
+	short        = 0.8 // of what was sent lately a line must carry while packets wait. A key frame waits too, but at the line's full rate
+	steep        = 3   // and they wait longer by a third of the time that passes, or more
 
-	// short is the share of what was sent lately that a line must carry, while packets wait, not to be too slow. A key frame waits too, but at
-	// the line's full rate.
-	short = 0.8
+	longPeriod = 300 * time.Millisecond // two of them show whether a queue grows
+	change     = 12 * time.Millisecond  // from one to the next; less is none
+	unchanged  = 3                      // so often in a row: it is no queue, or not ours
 )
 
 // delays follows how long packets wait on their way: their delay above the least one. While all wait there is a queue, and they arrive as fast as
@@ -24,78 +24,97 @@ type delays struct {
 	least  [2]time.Duration // of this period and the one before
 	turned time.Duration    // when this period began
 
-	calm   time.Duration // when a packet came that had not waited
-	latest time.Duration // how long the packet before waited
-	busy   period
+	noted  time.Duration // when the packet before was reported
+	latest time.Duration // how long it waited
+	busy   queue
 }
 
-// period is a time during which all packets waited. By the receiver's clock.
-type period struct {
+// queue is a time during which all packets waited. By the receiver's clock.
+type queue struct {
+	span
+	before   time.Duration // the shortest wait of the span before, 0 = there is none
+	constant int           // spans in a row with about the same
+}
+
+// span is a part of it.
+type span struct {
 	packets, bytes int
 	from, to       time.Duration
 	first, last    time.Duration // how long they waited
-	lowest         time.Duration // delay
+	least          time.Duration // the shortest wait
 }
 
-// note takes a packet that arrived. Of those sent before fresh it is known that they wait.
+// note takes a packet that arrived. What was sent before fresh waits for reasons that are known.
 func (d *delays) note(sentAt, arrived time.Duration, size int, fresh, now time.Duration) {
 	delay := arrived - sentAt
 	switch {
 	case !d.known:
-		d.known, d.least, d.turned, d.calm = true, [2]time.Duration{delay, delay}, now, now
+		d.known, d.least, d.turned = true, [2]time.Duration{delay, delay}, now
 	case now-d.turned > baseFor:
 		d.least, d.turned = [2]time.Duration{delay, d.least[0]}, now
 	}
 	d.least[0] = min(d.least[0], delay)
-	d.latest = delay - d.base()
+	d.noted, d.latest = now, delay-d.base()
 	if d.latest <= tolerated {
-		d.calm, d.busy = now, period{}
+		d.busy = queue{}
 		return
 	}
 	if sentAt < fresh {
 		return
 	}
-	p := &d.busy
+	p := &d.busy.span
 	if p.packets == 0 {
-		*p = period{packets: 1, from: arrived, to: arrived, first: d.latest, last: d.latest, lowest: delay}
+		*p = span{packets: 1, from: arrived, to: arrived, first: d.latest, last: d.latest, least: d.latest}
 		return
 	}
 	p.packets++
 	p.bytes += size // without the first: it takes its time before from
-	p.to, p.last, p.lowest = max(p.to, arrived), d.latest, min(p.lowest, delay)
+	p.to, p.last, p.least = max(p.to, arrived), d.latest, min(p.least, d.latest)
 }
 
 func (d *delays) base() time.Duration { return min(d.least[0], d.least[1]) }
 
 // waiting reports whether the packet before had to wait.
-func (d *delays) waiting() bool { return d.latest > tolerated }
+func (d *delays) waiting(now time.Duration) bool { return d.latest > tolerated && now-d.noted < stale }
 
 // overuse reports whether more is sent than the line carries, and what it carries, in bits/s. sending is what was sent lately.
-func (d *delays) overuse(sending int64) (rate int64, over bool) {
-	p := &d.busy
-	span := p.to - p.from
-	if p.packets < quickPackets || span < quickPeriod {
+func (d *delays) overuse(sending int64, now time.Duration) (rate int64, over bool) {
+	q := &d.busy
+	length := q.to - q.from
+	if q.packets < quickPackets || length < quickPeriod {
 		return 0, false
 	}
-	rate = int64(p.bytes) * 8 * int64(time.Second) / int64(span)
+	rate = int64(q.bytes) * 8 * int64(time.Second) / int64(length)
+	if float64(rate) < short*float64(sending) && q.last-q.first >= length/steep {
+		d.busy = queue{}
+		return rate, true
+	}
+	if length < longPeriod {
+		return 0, false
+	}
+	grows := q.least - q.before
 	switch {
-	case float64(rate) < short*float64(sending) && p.last >= p.first:
-		over = true
-	case span >= standing:
-		over = p.last > p.first-draining
+	case q.before == 0:
+	case grows > change:
+		d.busy = queue{}
+		return rate, true
+	case grows < -change: // it empties
+		q.constant = 0
 	default:
+		q.constant++
+	}
+	if q.constant == unchanged {
+		d.accept(now)
 		return 0, false
 	}
-	if !over { // it empties: go on watching from here
-		d.busy = period{packets: 1, from: p.to, to: p.to, first: p.last, last: p.last, lowest: p.lowest}
-	}
-	return rate, over
+	d.busy = queue{before: q.least, constant: q.constant, span: span{packets: 1, from: q.to, to: q.to, first: q.last, last: q.last, least: q.last}}
+	return 0, false
 }
 
-// accept takes what packets wait now for the least: others keep the queue full, or the way has become longer.
+// accept takes what packets wait now for the least. A queue that is ours grows while too much is sent, and empties when less is: one that does neither is a way
+// that has become longer, or is kept full by others.
 func (d *delays) accept(now time.Duration) {
-	if lowest := d.busy.lowest; d.busy.packets > 0 {
-		d.least = [2]time.Duration{lowest, lowest}
-	}
-	d.calm, d.busy, d.turned = now, period{}, now
+	lowest := d.base() + d.busy.least
+	d.least, d.turned = [2]time.Duration{lowest, lowest}, now
+	d.busy = queue{}
 }

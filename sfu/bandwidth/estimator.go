@@ -100,11 +100,8 @@ func (e *Estimator) judge(now time.Duration) {
 	if sent, carried, done := e.probe.finish(e.newest, e.losses.usual, now); done {
 		e.probed(sent, carried, now)
 	}
-	if rate, over := e.delays.overuse(sending); over {
+	if rate, over := e.delays.overuse(sending, now); over {
 		e.lower(int64(kept*float64(rate)), now)
-		e.delays.busy = period{}
-	} else if e.limited && now-e.delays.calm > foreign && sending < e.estimate {
-		e.delays.accept(now)
 	}
 	switch v, w := e.losses.judge(sending); v {
 	case tooMuch:
@@ -137,7 +134,7 @@ func (e *Estimator) lower(bitrate int64, now time.Duration) {
 func (e *Estimator) raise(sending int64, now time.Duration) {
 	passed := now - e.grown
 	e.grown = now
-	if !e.limited || e.delays.waiting() {
+	if !e.limited || e.delays.waiting(now) {
 		return
 	}
 	if float64(sending) > usedShare*float64(e.estimate) {
@@ -196,8 +193,8 @@ func (e *Estimator) Tick(now time.Duration) (padding int) {
 	if sent, carried, done := e.probe.finish(e.newest, e.losses.usual, now); done {
 		e.probed(sent, carried, now)
 	}
-	if e.probe.phase == noProbe && now >= e.probe.next && float64(e.estimate)*(1-reserve) < float64(e.wanted) && !e.delays.waiting() && e.Reports() {
-		e.probe.start(min(2*e.estimate, e.wanted*5/4), &e.Sent, now)
+	if e.probe.phase == noProbe && now >= e.probe.next && float64(e.estimate)*(1-reserve) < float64(e.wanted) && !e.delays.waiting(now) && e.Reports() {
+		e.probe.start(min(2*e.estimate, e.wanted*3/2), &e.Sent, now)
 	}
 	return e.probe.due(&e.Sent, now)
 }

@@ -32,10 +32,12 @@ func TestSteps(t *testing.T) {
 		{"to 700 kbit/s", plain, 700_000, 1},
 		{"with 200 ms round trip", with(func(l *line) { l.delay = 100 * time.Millisecond }), narrow, 0},
 		{"with 30 ms jitter", with(func(l *line) { l.jitter = 30 * time.Millisecond }), narrow, 0},
+		{"with 60 ms jitter", with(func(l *line) { l.jitter = 60 * time.Millisecond }), narrow, 0},
 		{"with 5 % loss", with(func(l *line) { l.loss = 0.05 }), narrow, 0},
 		{"with 10 % loss", with(func(l *line) { l.loss = 0.1 }), narrow, 0},
 		{"with a long queue", with(func(l *line) { l.queue = 500 }), narrow, 0},
 		{"with a short queue", with(func(l *line) { l.queue = 12 }), narrow, 0},
+		{"after the way became longer", with(func(l *line) { l.longer = 80 * time.Millisecond }), narrow, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCall(t, tc.line)
@@ -88,6 +90,11 @@ func TestSteady(t *testing.T) {
 		{"30 ms jitter", with(func(l *line) { l.jitter = 30 * time.Millisecond }), 2, 0, 1, 50 * time.Millisecond, false},
 		{"60 ms jitter", with(func(l *line) { l.jitter = 60 * time.Millisecond }), 2, 0, 0.9, 50 * time.Millisecond, false},
 		{"200 ms round trip", with(func(l *line) { l.delay = 100 * time.Millisecond }), 2, 0, 1, 50 * time.Millisecond, false},
+		{"the way becomes longer by 80 ms", with(func(l *line) { l.longer = 80 * time.Millisecond }), 2, 0, 0.99, 50 * time.Millisecond, false},
+		{"the way becomes longer by 300 ms", with(func(l *line) { l.longer = 300 * time.Millisecond }), 2, 0, 0.99, 50 * time.Millisecond, false},
+		{"longer by 80 ms, with jitter", with(func(l *line) { l.longer, l.jitter = 80*time.Millisecond, 30*time.Millisecond }), 2, 0, 0.95, 50 * time.Millisecond, false},
+		{"longer by 80 ms, with losses", with(func(l *line) { l.longer, l.loss = 80*time.Millisecond, 0.1 }), 2, 0, 0.95, 50 * time.Millisecond, false},
+		{"longer and narrow", with(func(l *line) { l.longer, l.rate = 80*time.Millisecond, narrow }), 0, 2 * time.Second, 0.95, 200 * time.Millisecond, false},
 		{"narrow from the start", with(func(l *line) { l.rate = narrow }), 0, 2 * time.Second, 0.95, 200 * time.Millisecond, false},
 		{"narrow, 20 % loss", with(func(l *line) { l.rate, l.loss = narrow, 0.2 }), 0, 3 * time.Second, 0.9, 200 * time.Millisecond, false},
 		{"too narrow for anything", with(func(l *line) { l.rate = 150_000 }), 0, 2 * time.Second, 0.95, 5 * time.Second, false},

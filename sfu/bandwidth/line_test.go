@@ -17,6 +17,8 @@ type line struct {
 	loss   float64
 	other  int64 // bits/s that somebody else sends into the queue
 
+	longer time.Duration // by so much the way becomes after ten seconds
+
 	random  *rand.Rand
 	waiting []parcel
 	credit  int64 // bits
@@ -49,7 +51,10 @@ func (l *line) pass(now time.Duration) (arrived []parcel) {
 		p := l.waiting[0]
 		l.credit -= p.bits
 		l.waiting = l.waiting[1:]
-		p.at = now + l.delay + time.Duration(l.random.Int64N(int64(l.jitter)+1))
+		if p.at = now + l.delay; now > 10*time.Second {
+			p.at += l.longer
+		}
+		p.at += time.Duration(l.random.Int64N(int64(l.jitter) + 1))
 		l.onward = append(l.onward, p)
 	}
 	l.onward = slices.DeleteFunc(l.onward, func(p parcel) bool {

@@ -1,6 +1,10 @@
 package bandwidth
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 const (
 	probeFor     = 80 * time.Millisecond
@@ -12,6 +16,8 @@ const (
 	probeCarried = 0.85                   // of what was sent must have arrived in the same time
 	misled       = 5 * time.Second        // after one that did not: too much is sent again, and what it said was wrong
 	rareProbe    = 30 * time.Second       // at most between two after that
+
+	maxArrivals = 512 // packets of a probe that are looked at
 )
 
 // probe is a short burst of more than the estimate, filled up with padding, that shows whether the line carries more.
@@ -23,9 +29,9 @@ type probe struct {
 	phase        probePhase
 	rate         int64 // bits/s
 	began, ended time.Duration
-	bytes        uint64 // Sent.bytes when it began, then what was sent
-	first, last  uint16 // transport-wide numbers
-	result       train
+	bytes        uint64    // Sent.bytes when it began, then what was sent
+	first, last  uint16    // transport-wide numbers
+	arrivals     []arrival // of its packets, in no order
 }
 
 type probePhase uint8
@@ -36,15 +42,14 @@ const (
 	awaitingProbe
 )
 
-// train is what arrived of a probe.
-type train struct {
-	packets, bytes int
-	first, last    time.Duration // by the receiver's clock
-	firstSize      int
+// arrival is a packet of a probe that arrived, by the receiver's clock.
+type arrival struct {
+	at   time.Duration
+	size int
 }
 
 func (p *probe) start(rate int64, s *Sent, now time.Duration) {
-	p.phase, p.rate, p.began, p.bytes, p.first, p.result = sendingProbe, rate, now, s.bytes, s.next, train{}
+	p.phase, p.rate, p.began, p.bytes, p.first, p.arrivals = sendingProbe, rate, now, s.bytes, s.next, p.arrivals[:0]
 }
 
 // due is how many bytes of padding belong to the probe now. After its end none do.
@@ -65,13 +70,9 @@ func (p *probe) note(number uint16, size int, arrived time.Duration) {
 	if p.phase == noProbe || number-p.first >= 1<<15 || p.phase == awaitingProbe && p.last-number >= 1<<15 {
 		return
 	}
-	t := &p.result
-	if t.packets == 0 {
-		t.first, t.last, t.firstSize = arrived, arrived, size
+	if len(p.arrivals) < maxArrivals {
+		p.arrivals = append(p.arrivals, arrival{arrived, size})
 	}
-	t.packets++
-	t.bytes += size
-	t.first, t.last = min(t.first, arrived), max(t.last, arrived)
 }
 
 // finish returns the rate that was sent and the one that arrived, once all is known. The share that the line always loses does not count.
@@ -80,17 +81,41 @@ func (p *probe) finish(newest uint16, lost float64, now time.Duration) (rate, ca
 		return 0, 0, false
 	}
 	p.phase = noProbe
-	t := &p.result
 	rate = int64(p.bytes) * 8 * int64(time.Second) / int64(p.ended-p.began)
-	if t.packets < 5 {
-		return rate, 0, true
-	}
-	span := max(t.last-t.first, probeFor/2) // what was sent in bursts arrives in bursts
-	carried = int64(t.bytes-t.firstSize) * 8 * int64(time.Second) / int64(span)
+	carried = min(p.arriving(), 2*rate)
 	if share := 1 - lost; share > 0.5 {
 		carried = int64(float64(carried) / share)
 	}
 	return rate, carried, true
+}
+
+// arriving is how fast the middle of the probe arrived, in bits/s: jitter moves the ends of it.
+func (p *probe) arriving() int64 {
+	const ends = 0.15
+	if len(p.arrivals) < 6 {
+		return 0
+	}
+	slices.SortFunc(p.arrivals, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
+	total := 0
+	for _, a := range p.arrivals {
+		total += a.size
+	}
+	var from, to time.Duration
+	sum, middle := 0, 0
+	for _, a := range p.arrivals {
+		before := sum
+		sum += a.size
+		if float64(before) < ends*float64(total) {
+			from, middle = a.at, 0
+			continue
+		}
+		to = a.at
+		middle += a.size
+		if float64(sum) >= (1-ends)*float64(total) {
+			break
+		}
+	}
+	return int64(middle) * 8 * int64(time.Second) / int64(max(to-from, time.Millisecond))
 }
 
 // failed, passed and refuted say when to try again.

@@ -154,3 +154,16 @@ func (t *track) expectedRates() [bandwidth.Layers]int64 {
 	}
 	return r
 }
+
+// narrowLocked counts the participants that are sent less than they want.
+func (rm *room) narrowLocked() (n int) {
+	for _, p := range rm.members {
+		for _, s := range p.subscriptions {
+			if s.held > 0 && s.withheldLocked() > 0 {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}

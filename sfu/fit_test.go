@@ -39,6 +39,9 @@ func TestFit(t *testing.T) {
 			s.feed(3*time.Second, s.all()...)
 			s.bob.Fit(tc.bitrate, tc.limited, s.now)
 			s.gets("later", tc.camera, tc.screen, tc.mic)
+			if narrow := s.rooms.Stats().Narrow; narrow == 1 != (tc.camera < 2 || tc.screen < 0) {
+				t.Errorf("%d participants are sent less than they want", narrow)
+			}
 			var paused []StreamChanged
 			for _, e := range only[StreamChanged](s.bob.Events()) {
 				if !e.Paused || e.Publisher != s.alice.SID() {

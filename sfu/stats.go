@@ -4,6 +4,7 @@ package sfu
 type Stats struct {
 	Rooms, Participants, Tracks, Subscriptions int
 	Withheld                                   int // participants of whom nothing is forwarded
+	Narrow                                     int // participants that are sent less than they want, for want of bandwidth to them
 	Limited                                    int // tracks of which layers are withheld for a limit of media, or the load
 	// Since the start.
 	RoomsCreated, RoomsClosed, Joins, Leaves uint64
@@ -25,6 +26,7 @@ func (r *Rooms) Stats() Stats {
 		s.Withheld += rm.withheldLocked()
 		s.Tracks += len(rm.tracks)
 		s.Limited += rm.limitedLocked()
+		s.Narrow += rm.narrowLocked()
 		for _, t := range rm.tracks {
 			s.Subscriptions += len(t.streams)
 		}

@@ -21,6 +21,7 @@ func (s *server) observe() {
 		gauge("participants", "Participants in all rooms.", func(v sfu.Stats) int { return v.Participants }),
 		gauge("participants_withheld", "Participants whose media is not forwarded: no membership event names them.", func(v sfu.Stats) int { return v.Withheld }),
 		gauge("tracks", "Published tracks.", func(v sfu.Stats) int { return v.Tracks }),
+		gauge("participants_narrow", "Participants that are sent less video than they want, because their line carries no more.", func(v sfu.Stats) int { return v.Narrow }),
 		gauge("tracks_limited", "Published tracks of which layers are withheld for limits.bitrate or limits.load.", func(v sfu.Stats) int { return v.Limited }),
 		gauge("subscriptions", "Tracks forwarded to participants.", func(v sfu.Stats) int { return v.Subscriptions }),
 		counter("rooms_created_total", "Rooms opened.", func(v sfu.Stats) uint64 { return v.RoomsCreated }),

@@ -13,14 +13,15 @@ import (
 
 // policer lets so many bits/s through and drops the rest.
 type policer struct {
-	rate   float64 // bits/s
-	credit float64 // bits
+	rate   atomic.Int64 // bits/s
+	credit float64      // bits
 	at     time.Time
 }
 
 func (p *policer) drops(size int) bool {
 	now := time.Now()
-	p.credit = min(p.credit+p.rate*now.Sub(p.at).Seconds(), p.rate/10)
+	rate := float64(p.rate.Load())
+	p.credit = min(p.credit+rate*now.Sub(p.at).Seconds(), rate/10)
 	p.at = now
 	if p.credit < float64(size)*8 {
 		return true
@@ -57,7 +58,8 @@ func testNarrowLine(t *testing.T, w *world, single bool) {
 	}
 	w.until("both bound", func() bool { return count[rtc.DownlinkBound](bob)+count[rtc.DownlinkBound](carol) == 2 })
 
-	line := policer{rate: wide}
+	var line policer
+	line.rate.Store(wide)
 	var padding, again atomic.Int32
 	w.net.Drop(func(b []byte, from, to string) bool { // one packet after the other
 		if len(b) < 20 || b[0]>>6 != 2 || b[1] >= 192 && b[1] <= 223 || !strings.HasPrefix(from, "10.0.0.") || !strings.HasPrefix(to, "10.0.1.2:") {
@@ -107,7 +109,7 @@ func testNarrowLine(t *testing.T, w *world, single bool) {
 	if e := limit(bob); e.Limited || padding.Load() > 0 {
 		t.Fatalf("on a wide line: %+v, %d packets of padding", e, padding.Load())
 	}
-	line.rate = narrow
+	line.rate.Store(narrow)
 	send(4 * time.Second)
 	if e := limit(bob); !e.Limited || e.Bitrate > 2*narrow || e.Bitrate < narrow/2 {
 		t.Errorf("on a narrow line: %+v", e)
@@ -119,7 +121,7 @@ func testNarrowLine(t *testing.T, w *world, single bool) {
 	if p := padding.Load(); p == 0 || p > 400 {
 		t.Errorf("%d packets of padding in 24 s", p)
 	}
-	line.rate = wide
+	line.rate.Store(wide)
 	send(15 * time.Second)
 	if e := limit(bob); e.Limited {
 		t.Errorf("on a line that is wide again: %+v", e)

@@ -85,6 +85,8 @@ func (l *Leg) transportLocked(e rtc.Event, now time.Time) {
 		case rtc.FailedState:
 			l.tellLocked(TransportFailed{})
 		}
+	case rtc.BitrateChanged:
+		l.sess.peer.Want(l.sess.part.Fit(e.Bitrate, e.Limited, now))
 	case rtc.DownlinkBound:
 		l.boundLocked(e)
 	case rtc.DownlinkRefused:

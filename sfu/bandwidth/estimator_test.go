@@ -70,6 +70,25 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// TestPaused is a picture that is paused altogether: it comes back though nothing is sent meanwhile that could be reported.
+func TestPaused(t *testing.T) {
+	c := newCall(t, plain)
+	c.firm = false
+	c.run(5 * time.Second)
+	c.line.rate = 120_000
+	down := c.now
+	c.run(30 * time.Second)
+	if s := share(c.since(down+2*time.Second), 0); s > 0.1 {
+		t.Errorf("a picture %.1f %% of the time: %s", 100*s, c.history(down))
+	}
+	c.line.rate = wide
+	up := c.now
+	c.run(20 * time.Second)
+	if d := c.settled(up, Layers-1); d > 10*time.Second {
+		t.Errorf("full quality after %v: %s", d, c.history(up))
+	}
+}
+
 // TestSteady is a line that is bad without being narrow: the picture stays.
 func TestSteady(t *testing.T) {
 	for _, tc := range []struct {

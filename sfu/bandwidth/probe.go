@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	probeFor     = 80 * time.Millisecond
+	probeFor     = 80 * time.Millisecond  // or longer, for
+	probeBytes   = 3000                   // ten packets of padding
 	probeEvery   = 10 * time.Millisecond  // between two calls of Tick
 	probeAnswer  = 600 * time.Millisecond // the receiver has to report within
 	firstProbe   = time.Second            // after too much was sent
@@ -28,6 +29,7 @@ type probe struct {
 
 	phase        probePhase
 	rate         int64 // bits/s
+	length       time.Duration
 	began, ended time.Duration
 	bytes        uint64    // Sent.bytes when it began, then what was sent
 	first, last  uint16    // transport-wide numbers
@@ -50,6 +52,7 @@ type arrival struct {
 
 func (p *probe) start(rate int64, s *Sent, now time.Duration) {
 	p.phase, p.rate, p.began, p.bytes, p.first, p.arrivals = sendingProbe, rate, now, s.bytes, s.next, p.arrivals[:0]
+	p.length = max(probeFor, time.Duration(probeBytes*8*int64(time.Second)/rate))
 }
 
 // due is how many bytes of padding belong to the probe now. After its end none do.
@@ -57,7 +60,7 @@ func (p *probe) due(s *Sent, now time.Duration) int {
 	if p.phase != sendingProbe {
 		return 0
 	}
-	if now-p.began >= probeFor {
+	if now-p.began >= p.length {
 		p.phase, p.ended, p.last, p.bytes = awaitingProbe, now, s.next-1, s.bytes-p.bytes
 		return 0
 	}

@@ -23,16 +23,6 @@ var (
 	typeNotification = event.Type{Type: member.TypeNotification, Class: event.MessageEventType}
 )
 
-// A ringing is the content of the event at which clients ring (MSC4075).
-type ringing struct {
-	Mentions mentions `json:"m.mentions"`
-	Kind     string   `json:"notification_type"`
-	Relates  relation `json:"m.relates_to"`
-	Sent     int64    `json:"sender_ts"` // Unix time, milliseconds
-	Lifetime int64    `json:"lifetime"`  // milliseconds
-	Intent   string   `json:"m.call.intent"`
-}
-
 // ring has the client of somebody in the room ring, in the name of the asker: clients heed nobody who is in no call. Where
 // this server may not speak for the asker, or the asker is in no call, the bot asks by a message.
 func (b *Bot) ring(ctx context.Context, o *order) (answer, error) {
@@ -89,11 +79,8 @@ func (b *Bot) ringAs(ctx context.Context, o *order, user id.UserID) bool {
 	if !ok {
 		return false
 	}
-	_, err = agent.Send(ctx, o.room, typeNotification, transaction(o.event, "ring"), ringing{
-		Mentions: mentions{Users: []id.UserID{user}}, Kind: "ring", Intent: asker.Intent,
-		Relates: relation{Type: "m.reference", Event: id.EventID(asker.Event)},
-		Sent:    b.now().UnixMilli(), Lifetime: ringTime.Milliseconds(),
-	})
+	_, err = agent.Send(ctx, o.room, typeNotification, transaction(o.event, "ring"),
+		member.NewRing(string(user), asker.Event, asker.Intent, b.now(), ringTime))
 	if err != nil {
 		b.log.Debug("ring not sent", "homeserver", o.hs.Name(), "room", o.room, "err", err)
 	}

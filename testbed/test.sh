@@ -48,7 +48,10 @@ suite_elementcall() {
 	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs &&
 		node --test-reporter=spec testbed/elementcall/exits.mjs
 }
-suite_legacy() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/legacy/test.mjs; }
+suite_legacy() {
+	prepare_browsers && prepare_homeservers && HOMESERVER=dendrite node --test-reporter=spec testbed/legacy/test.mjs &&
+		HOMESERVER=synapse node --test-reporter=spec testbed/legacy/bridge.mjs # both on both: make long PART=legacy
+}
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_reach() { prepare_browsers && need nsenter util-linux && node testbed/reach/run.mjs; }

@@ -15,11 +15,15 @@ func (s *server) openBot(c *config.Config) {
 	if !slices.ContainsFunc(s.matrix, func(h *homeserver.Homeserver) bool { return h.Sender() != "" }) {
 		return
 	}
-	s.bot = matrix.New(matrix.Options{
+	o := matrix.Options{
 		Connections: s.matrix, Sessions: s.sessions, Rooms: s.rooms, Standing: s.authoriser.Standing, Refusal: s.refusal,
 		Invite: c.Bot.Invite, Servers: standing.Servers{Allow: c.Servers.Allow, Deny: c.Servers.Deny},
 		ElementCall: c.Bot.ElementCall, Silent: !c.Bot.Commands, Logger: s.log,
-	})
+	}
+	if s.switchboard != nil {
+		o.Bridge = s.switchboard
+	}
+	s.bot = matrix.New(o)
 }
 
 // refusal is what the authoriser remembers, in the bot's words.

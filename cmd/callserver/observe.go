@@ -82,6 +82,7 @@ func (s *server) observe() {
 	}
 	s.observeData()
 	s.observeBot()
+	s.observeSwitchboard()
 	telemetry.Poll(t, s.homeserverStats,
 		counter("homeserver_requests_total", "Requests sent to homeservers.", func(v homeserver.Stats) uint64 { return v.Requests }),
 		counter("homeserver_failures_total", "Requests that homeservers did not answer, or with 5xx or 429.", func(v homeserver.Stats) uint64 { return v.Failures }),

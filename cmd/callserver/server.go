@@ -23,6 +23,7 @@ import (
 	"callserver/signalling/homeserver"
 	"callserver/signalling/livekit"
 	"callserver/signalling/matrix"
+	"callserver/signalling/matrix/switchboard"
 	"callserver/signalling/matrixrtc"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/matrixrtc/roster"
@@ -57,6 +58,8 @@ type server struct {
 	ledger *ledger.Ledger   // nil: no data
 	roster *roster.Roster   // the same
 	bot    *matrix.Bot      // nil: no homeserver pushes events here
+
+	switchboard *switchboard.Switchboard // nil: the same, or calls of older clients are not bridged
 
 	revocations *token.Revocations // shared by the authoriser, which revokes, and the sessions, which look
 }
@@ -107,6 +110,9 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		return nil, err
 	}
 	if s.authoriser, err = matrixrtc.New(s.authoriserOptions(c, signing)); err != nil {
+		return nil, err
+	}
+	if err = s.openSwitchboard(c); err != nil {
 		return nil, err
 	}
 	s.openBot(c)
@@ -282,6 +288,9 @@ func (s *server) work() []func(context.Context) error {
 	if s.bot != nil {
 		work = append(work, s.bot.Run)
 	}
+	if s.switchboard != nil {
+		work = append(work, s.switchboard.Run)
+	}
 	if s.admin != nil {
 		work = append(work, func(context.Context) error { return s.admin.Run() })
 	}
@@ -300,6 +309,9 @@ func (s *server) close(ctx context.Context) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("close %s: %w", what, err))
 		}
+	}
+	if s.switchboard != nil {
+		end("bridged calls", s.switchboard.Close(ctx))
 	}
 	if s.client != nil {
 		end("clients", s.client.Close(ctx))

@@ -36,7 +36,9 @@ var allowed = map[string][]string{
 	"signalling/matrixrtc":  {"signalling", "signalling/token", "signalling/homeserver", "signalling/federation", "signalling/matrixrtc/member", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing", "sfu", "timeline", "internal/expiring", "internal/canonical"},
 	"signalling/matrix":     {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrixrtc/member", "signalling/matrixrtc/standing", "sfu", "sfu/framecrypto", "timeline", "internal/expiring"},
 	// The parts of calls by Matrix's older events: what they say, and who is in the room's call in their place.
-	"signalling/matrix/call": {},
+	"signalling/matrix/call":        {},
+	"signalling/matrix/standin":     {"signalling/token", "signalling/homeserver", "signalling/matrixrtc/leave", "signalling/matrixrtc/member"},
+	"signalling/matrix/switchboard": {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrix/call", "signalling/matrix/standin", "signalling/matrixrtc/member", "signalling/matrixrtc/standing", "sfu", "internal/expiring"},
 	// The parts of the authoriser below it: what a member is, and how its membership ends.
 	"signalling/matrixrtc/member":   {"internal/canonical"},
 	"signalling/matrixrtc/clerk":    {},
@@ -95,7 +97,7 @@ var bans = []ban{
 		why: "the relay is one package; everything else speaks of URLs and credentials"},
 	{path: "github.com/nats-io", except: []string{"cluster"},
 		why: "placement is a seam: only cluster knows what carries it"},
-	{path: "maunium.net/go/mautrix", except: []string{"signalling/homeserver", "signalling/federation", "signalling/matrix", "signalling/matrixrtc", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing", "internal/testnet/realserver"},
+	{path: "maunium.net/go/mautrix", except: []string{"signalling/homeserver", "signalling/federation", "signalling/matrix", "signalling/matrix/standin", "signalling/matrix/switchboard", "signalling/matrixrtc", "signalling/matrixrtc/leave", "signalling/matrixrtc/roster", "signalling/matrixrtc/standing", "internal/testnet/realserver"},
 		why: "Matrix types end at the Matrix edges"},
 	{path: "github.com/livekit/protocol/rpc", why: "of livekit/protocol we take livekit, auth and webhook only: the rest pulls in psrpc and redis"},
 	{path: "github.com/livekit/protocol/redis", why: "of livekit/protocol we take livekit, auth and webhook only: the rest pulls in psrpc and redis"},

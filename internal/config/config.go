@@ -98,6 +98,7 @@ type Membership struct {
 type Bot struct {
 	Commands    bool     // it answers them
 	Invite      []string // who may invite it: globs of user ids; none means the users of its own homeserver
+	Bridge      bool     // calls of older clients are put into the rooms' calls, where people agree
 	ElementCall string   // base URL of an Element Call page, for links; "" = none
 }
 

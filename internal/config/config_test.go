@@ -29,7 +29,7 @@ func TestDefaults(t *testing.T) {
 		Keys:  map[string]string{"devkey": "secret"},
 
 		Membership:  Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second},
-		Bot:         Bot{Commands: true},
+		Bot:         Bot{Commands: true, Bridge: true},
 		RemoteUsers: true,
 		Limits: Limits{Requests: Requests{Address: 3000, User: 120, Server: 6000}, Overload: Overload{CPU: 80},
 			Relay: RelayLimits{User: 32, Address: 4000, Server: 10_000, AllocationBitrate: 50_000_000}},

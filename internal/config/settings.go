@@ -81,6 +81,7 @@ var settings = []setting{
 	{"membership.sweep", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Sweep })},
 	{"membership.grace", true, "15s", period(func(c *Config) *time.Duration { return &c.Membership.Grace }, time.Second, time.Hour)},
 	{"bot.commands", true, "true", boolean(func(c *Config) *bool { return &c.Bot.Commands })},
+	{"bot.bridge", true, "true", boolean(func(c *Config) *bool { return &c.Bot.Bridge })},
 	{"bot.invite", false, "[\"@*:example.org\"]", userGlobs},
 	{"bot.element_call", true, "https://call.element.io", elementCall},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
@@ -96,7 +97,7 @@ func defaults(c *Config) {
 	c.Limits.Overload = Overload{CPU: 80}
 	c.Limits.Relay = RelayLimits{User: 32, Address: 4000, Server: 10_000, AllocationBitrate: 50_000_000}
 	c.TURN = TURN{Enabled: true, UDPPort: 3478, TCPPort: 3478, TLSPort: 5349, FirstPort: 49152, LastPort: 65535}
-	c.Bot.Commands = true
+	c.Bot.Commands, c.Bot.Bridge = true, true
 	c.Membership = Membership{Delegate: true, Sweep: true, Grace: 15 * time.Second}
 }
 

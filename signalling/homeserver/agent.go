@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,6 +37,9 @@ func (h *Homeserver) As(user id.UserID) (Agent, error) {
 	return Agent{h, identity{r.AppToken, user}}, nil
 }
 
+// User is in whose name the agent acts; empty if only its token says.
+func (a Agent) User() id.UserID { return a.who.user }
+
 // Bearer returns an agent for the owner of an access token, which it neither keeps nor logs.
 func (h *Homeserver) Bearer(token string) Agent { return Agent{h, identity{token: token}} }
 
@@ -67,20 +71,35 @@ func (a Agent) Whoami(ctx context.Context) (Account, error) {
 	return Account{r.User, r.Device, r.Guest}, nil
 }
 
-// JoinedMembers lists who is in the room. The agent must be in it.
-func (a Agent) JoinedMembers(ctx context.Context, room id.RoomID) ([]id.UserID, error) {
+// A Profile is how a user is shown in a room.
+type Profile struct {
+	Name string `json:"display_name"`
+}
+
+// JoinedProfiles lists who is in the room, and how they are shown there. The agent must be in it.
+func (a Agent) JoinedProfiles(ctx context.Context, room id.RoomID) (map[id.UserID]Profile, error) {
 	var r struct {
-		Joined map[id.UserID]struct{} `json:"joined"`
+		Joined map[id.UserID]json.RawMessage `json:"joined"`
 	}
 	if err := a.hs.request(ctx, a.who, "list members of "+string(room), http.MethodGet, nil, nil, &r, "v3", "rooms", room, "joined_members"); err != nil {
 		return nil, err
 	}
-	users := make([]id.UserID, 0, len(r.Joined))
-	for user := range r.Joined {
-		users = append(users, user)
+	profiles := make(map[id.UserID]Profile, len(r.Joined))
+	for user, raw := range r.Joined {
+		var p Profile
+		_ = json.Unmarshal(raw, &p) // whatever users wrote there, they are in the room
+		profiles[user] = p
 	}
-	slices.Sort(users)
-	return users, nil
+	return profiles, nil
+}
+
+// JoinedMembers lists who is in the room. The agent must be in it.
+func (a Agent) JoinedMembers(ctx context.Context, room id.RoomID) ([]id.UserID, error) {
+	joined, err := a.JoinedProfiles(ctx, room)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(joined)), nil
 }
 
 // Membership reads the membership of one user in the room, at a cost that does not depend on its size. It is empty for

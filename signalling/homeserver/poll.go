@@ -1,6 +1,7 @@
 package homeserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,12 +20,12 @@ const (
 	pollPause = 500 * time.Millisecond
 )
 
-// A Poll follows one room through the eyes of a user in it, by /sync (Client-Server API, Syncing). It asks for what
-// happens in that room only, as no device and without the user appearing online, and hands the events to the
+// A Poll follows one room, or all that a user is in, through the eyes of that user, by /sync (Client-Server API, Syncing).
+// It asks for what happens there only, as no device and without the user appearing online, and hands the events to the
 // subscribers as transactions do. Caller's goroutine only.
 type Poll struct {
 	agent  Agent
-	room   id.RoomID
+	room   id.RoomID // empty: all
 	filter string
 	since  string    // where the next answer starts; empty before the first
 	began  time.Time // the last request
@@ -33,11 +34,20 @@ type Poll struct {
 
 // Poll makes a poll of a room for events of the given types. The agent should be in the room.
 func (a Agent) Poll(room id.RoomID, types ...event.Type) *Poll {
-	names := make([]string, len(types))
-	for i, t := range types {
-		names[i] = t.Type
+	return &Poll{agent: a, room: room, filter: pollFilter([]id.RoomID{room}, only(types))}
+}
+
+// PollRooms makes a poll of all rooms that the agent is in, for events of the given types.
+func (a Agent) PollRooms(types ...event.Type) *Poll {
+	return &Poll{agent: a, filter: pollFilter(nil, only(types))}
+}
+
+func only(types []event.Type) eventFilter {
+	f := eventFilter{Limit: pollLimit}
+	for _, t := range types {
+		f.Types = append(f.Types, t.Type)
 	}
-	return &Poll{agent: a, room: room, filter: pollFilter([]id.RoomID{room}, eventFilter{Types: names, Limit: pollLimit})}
+	return f
 }
 
 // A Batch is what became of one request of a poll.
@@ -68,9 +78,13 @@ func (p *Poll) Next(ctx context.Context) (Batch, error) {
 	}
 	var b Batch
 	for _, rooms := range []map[id.RoomID]syncRoom{answer.Rooms.Join, answer.Rooms.Leave} {
-		r := rooms[p.room]
-		b.Gap = b.Gap || r.Timeline.Limited
-		b.Events += p.agent.hs.inbox.publish(p.agent.hs, p.room, append(r.State.Events, r.Timeline.Events...))
+		for room, r := range rooms {
+			if p.room != "" && p.room != room {
+				continue
+			}
+			b.Gap = b.Gap || r.Timeline.Limited
+			b.Events += p.agent.hs.inbox.publish(p.agent.hs, room, append(r.State.Events, r.Timeline.Events...))
+		}
 	}
 	_, joined := answer.Rooms.Join[p.room]
 	_, left := answer.Rooms.Leave[p.room]
@@ -124,7 +138,7 @@ func (p *Poll) sync(ctx context.Context, filter string, wait time.Duration) (ans
 	if p.since != "" {
 		query.Set("since", p.since)
 	}
-	err = p.agent.hs.hold(ctx, pollWait, p.agent.who, "follow "+string(p.room), query, &answer, "v3", "sync")
+	err = p.agent.hs.hold(ctx, pollWait, p.agent.who, "follow "+string(cmp.Or(p.room, "all rooms")), query, &answer, "v3", "sync")
 	return answer, err
 }
 
@@ -137,20 +151,24 @@ type eventFilter struct {
 
 var nothing = eventFilter{NotTypes: []string{"*"}, Limit: 1}
 
-// pollFilter leaves out what is not of the rooms and the filter. Dendrite tells of all rooms nevertheless.
+// pollFilter leaves out what is not of the rooms and the filter; nil means all rooms. Dendrite tells of all rooms nevertheless.
 func pollFilter(rooms []id.RoomID, events eventFilter) string {
 	type roomFilter struct {
-		Rooms     []id.RoomID `json:"rooms"`
-		State     eventFilter `json:"state"`
-		Timeline  eventFilter `json:"timeline"`
-		Ephemeral eventFilter `json:"ephemeral"`
-		Account   eventFilter `json:"account_data"`
+		Rooms     *[]id.RoomID `json:"rooms,omitempty"`
+		State     eventFilter  `json:"state"`
+		Timeline  eventFilter  `json:"timeline"`
+		Ephemeral eventFilter  `json:"ephemeral"`
+		Account   eventFilter  `json:"account_data"`
+	}
+	among := &rooms
+	if rooms == nil {
+		among = nil
 	}
 	text, _ := json.Marshal(struct { // of text and numbers: no error
 		Room     roomFilter  `json:"room"`
 		Presence eventFilter `json:"presence"`
 		Account  eventFilter `json:"account_data"`
-	}{roomFilter{rooms, events, events, nothing, nothing}, nothing, nothing})
+	}{roomFilter{among, events, events, nothing, nothing}, nothing, nothing})
 	return string(text)
 }
 

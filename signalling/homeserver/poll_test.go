@@ -78,6 +78,45 @@ func TestPoll(t *testing.T) {
 	}
 }
 
+// A poll of all rooms hands over what is of any of them.
+func TestPollRooms(t *testing.T) {
+	said := `{"type":"m.call.hangup","sender":"@bob:example.org","event_id":"$%d","content":{}}`
+	answers := []string{
+		`{"next_batch":"s1"}`,
+		`{"next_batch":"s2","rooms":{"join":{"!other:example.org":{"timeline":{"events":[` + fmt.Sprintf(said, 1) + `]}},
+			"!room:example.org":{"timeline":{"events":[` + fmt.Sprintf(said, 2) + `]}}},"leave":{"!left:example.org":{}}}}`,
+	}
+	w := newWorld(t, func(*http.Request) (int, string) {
+		answer := answers[0]
+		answers = answers[1:]
+		return 200, answer
+	}, nil)
+	hangup := event.Type{Type: "m.call.hangup", Class: event.MessageEventType}
+	s := w.Subscribe(10, hangup)
+	defer s.Close()
+	agent, err := w.As(alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := agent.PollRooms(hangup)
+	for i, want := range []Batch{{Started: true}, {Events: 2}} {
+		if got, err := p.Next(t.Context()); err != nil || got != want {
+			t.Fatalf("batch %d is %+v (%v), want %+v", i, got, err, want)
+		}
+	}
+	rooms := map[id.RoomID]int{}
+	events, _ := s.Take()
+	for _, e := range events {
+		rooms[e.RoomID]++
+	}
+	if rooms[room] != 1 || rooms["!other:example.org"] != 1 || len(rooms) != 2 {
+		t.Errorf("events of %v", rooms)
+	}
+	if r := w.remote.requests()[1]; strings.Contains(r, "%22rooms%22%3A") || !strings.Contains(r, "m.call.hangup") {
+		t.Errorf("asked %s", r)
+	}
+}
+
 // Many polls that wait keep nobody from asking, and none of them is the probe of the breaker.
 func TestPollsTakeNoSlots(t *testing.T) {
 	waiting := make(chan struct{})

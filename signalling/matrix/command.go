@@ -15,7 +15,6 @@ import (
 	"maunium.net/go/mautrix/id"
 
 	"callserver/signalling/homeserver"
-	"callserver/signalling/matrixrtc/standing"
 )
 
 // Prefix is how a command begins.
@@ -122,6 +121,7 @@ func (b *Bot) vocabulary() []command {
 		{"link", "", "a link to the call for the browser", false, b.link},
 		{"ring", "@user", "asks somebody in this room to join the call", false, b.ring},
 		{"why", "", "why you were not let into a call the last time; the answer goes to you alone", false, b.why},
+		{"bridge", "on, off, me on or me off", "whether calls of older clients are put into this room's call (moderators), and in your own name", false, b.bridge},
 		{"mute", "@user or all", "turns microphones off; whose they are may turn them on again", true, b.mute},
 		{"unmute", "@user or all", "turns them on again, where the operator lets others do that", true, b.unmute},
 		{"kick", "@user or all", "removes people from the call; they may come back unless it is locked", true, b.kick},
@@ -160,12 +160,8 @@ func (b *Bot) act(ctx context.Context, o *order) (answer, error) {
 		return say(fmt.Sprintf("I do not know the command %q. %s help lists those that I know.", o.verb(), prefix)), nil
 	}
 	if c.moderators {
-		found, err := b.options.Standing(ctx, standing.Place{User: o.sender, Room: o.room})
-		switch {
-		case err != nil:
-			return answer{}, err
-		case found.Standing != standing.Joined || !found.Moderator:
-			return say("Only those whose power level lets them remove others from this room may do that."), nil
+		if may, err := b.moderates(ctx, o); err != nil || !may {
+			return sayModeratorsOnly, err
 		}
 	}
 	return c.do(ctx, o)

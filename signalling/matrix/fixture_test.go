@@ -31,13 +31,14 @@ const (
 
 // A matrix is a homeserver as its application service sees it: one room, and the rooms for two that were made.
 type matrix struct {
-	mu      sync.Mutex
-	members map[string]map[string]string // room > user > membership
-	data    map[string]string            // account data by user and name
-	state   []string                     // further events of the state
-	asked   []string                     // METHOD what
-	sent    []sent
-	broken  map[string]bool // rooms whose requests are answered 500
+	mu        sync.Mutex
+	members   map[string]map[string]string // room > user > membership
+	data      map[string]string            // account data by user and name
+	state     []string                     // further events of the state
+	asked     []string                     // METHOD what
+	sent      []sent
+	encrypted bool
+	broken    map[string]bool // rooms whose requests are answered 500
 }
 
 // What was sent to a room.
@@ -123,6 +124,8 @@ func (m *matrix) inRoom(method, as, room string, what []string, body string) (in
 		return 200, "[" + strings.Join(events, ",") + "]"
 	case what[0] == "state" && what[1] == "m.room.member" && members[what[2]] != "":
 		return 200, fmt.Sprintf(`{"membership":%q}`, members[what[2]])
+	case what[0] == "state" && what[1] == "m.room.encryption" && m.encrypted:
+		return 200, `{"algorithm":"m.megolm.v1.aes-sha2"}`
 	case what[0] == "state" && method == "PUT":
 		return 200, `{"event_id":"$state"}`
 	}

@@ -54,7 +54,8 @@ async function watch(calls, seconds) {
   }
 }
 
-function flowing(call, calls) {
+/** Waits until the page receives sound and pictures of all the others. */
+export function flowing(call, calls) {
   return eventually(`${call.name} receives sound and pictures of both others`, PATIENCE_MS, async (seen) => {
     const all = await receptions(call, calls);
     seen(all);

@@ -1,0 +1,299 @@
+package switchboard
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/id"
+
+	"callserver/signalling"
+	"callserver/signalling/matrixrtc/member"
+)
+
+// declineOf makes alice's refusal of a ring.
+func declineOf(room, user, ring string) [4]string {
+	text, _ := json.Marshal(member.NewRefusal(ring))
+	return [4]string{room, user, member.TypeDecline, string(text)}
+}
+
+// ringOf waits until bob's call rings alice, and returns the id of the ring. The fake gives ids in the order of requests.
+func (w *world) ringOf(room string) sent {
+	w.t.Helper()
+	return w.next(room, member.TypeNotification, 0)
+}
+
+// A call in a room for two rings the other one's MatrixRTC, and is answered once that one is in the call.
+func TestIn(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		agree           bool
+		speaker, member string
+	}{{"by the bot", false, bot, bot}, {"by the two themselves", true, alice, bob}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			if tc.agree {
+				w.agree(alice, bob)
+			}
+			w.push(invites(two, "c1"))
+			ring := w.ringOf(two)
+			declared := w.next(two, member.TypeState, 0)
+			if ring.as != tc.member || declared.as != tc.member {
+				t.Errorf("rung by %s, declared as %s, want %s", ring.as, declared.as, tc.member)
+			}
+			text, _ := json.Marshal(ring.content)
+			n, err := member.ParseNotification(member.Event{Type: member.TypeNotification, Sender: tc.member, Content: text})
+			if err != nil || !n.Ring || len(n.Users) != 1 || n.Users[0] != alice || n.Member == "" || n.Intent != "video" {
+				t.Errorf("got %+v, %v", n, err)
+			}
+			if life := ring.content["lifetime"].(float64); life < 50_000 || life > 60_000 {
+				t.Errorf("it rings for %v ms", life)
+			}
+			if n := len(w.sentTo(two, "m.call.answer")); n != 0 {
+				t.Fatal("answered before anybody joined")
+			}
+			w.joins(two)
+			if answer := w.next(two, "m.call.answer", 0); answer.as != tc.speaker {
+				t.Errorf("answered by %s, want %s", answer.as, tc.speaker)
+			}
+			w.leg(0).says(signalling.Connected{})
+			left := isIn(two)
+			left[3] = "{}"
+			w.push(left)
+			if hangup := w.next(two, "m.call.hangup", 0); hangup.as != tc.speaker {
+				t.Errorf("hung up by %s", hangup.as)
+			}
+			w.ends()
+			if cleared := w.next(two, member.TypeState, 1); cleared.key != declared.key || len(cleared.content) != 0 {
+				t.Errorf("cleared %+v", cleared)
+			}
+		})
+	}
+}
+
+// How a call into a room for two ends before it is answered.
+func TestInEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		then func(w *world, ring string)
+		sent string // to the caller; nothing if empty
+	}{
+		{"declined", func(w *world, ring string) { w.push(declineOf(two, alice, ring)) }, "m.call.reject"},
+		{"the caller gives up", func(w *world, _ string) { w.push(says(two, "hangup", "c1", `,"reason":"invite_timeout"`)) }, ""},
+		{"answered by an old client", func(w *world, _ string) {
+			w.push(says(two, "select_answer", "c1", `,"selected_party_id":"A2"`))
+		}, ""},
+		{"the caller leaves the room", func(w *world, _ string) {
+			w.push([4]string{two, bob, "m.room.member|" + bob, `{"membership":"leave"}`})
+		}, "m.call.reject"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.push(invites(two, "c1"))
+			w.ringOf(two)
+			w.eventually("the ring's id is known", func() bool { return w.idOfRing(two) != "" })
+			tc.then(w, w.idOfRing(two))
+			if tc.sent != "" {
+				w.next(two, tc.sent, 0)
+			}
+			w.ends()
+			if cleared := w.next(two, member.TypeState, 1); len(cleared.content) != 0 {
+				t.Errorf("got %+v", cleared)
+			}
+			if n := len(w.sentTo(two, "m.call.answer")); n != 0 {
+				t.Error("answered")
+			}
+		})
+	}
+}
+
+// idOfRing is the id of the event by which a call rings.
+func (w *world) idOfRing(room string) string {
+	w.matrix.mu.Lock()
+	defer w.matrix.mu.Unlock()
+	return w.matrix.rings[room]
+}
+
+// A call that meets the other one in the room's call is answered at once, without a ring.
+func TestInMeets(t *testing.T) {
+	w := newWorld(t, nil)
+	w.joins(two)
+	w.push(invites(two, "c1"))
+	w.next(two, "m.call.answer", 0)
+	if n := len(w.sentTo(two, member.TypeNotification)); n != 0 {
+		t.Error("it rings")
+	}
+}
+
+// Users who do not want to be bridged are not.
+func TestInRefused(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.BridgeUser(t.Context(), alice, false); err != nil {
+		t.Fatal(err)
+	}
+	w.push(invites(two, "c1"))
+	w.eventually("refused", func() bool { return w.Stats().Refused == 1 })
+	w.ends()
+}
+
+// A ring in a room for two calls one who has the old calls, and puts that one into the call upon answering.
+func TestOut(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		agree           bool
+		speaker, member string
+	}{{"by the bot", false, bot, bot}, {"by the two themselves", true, alice, bob}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			if tc.agree {
+				w.agree(alice, bob)
+			} else { // known from calling elsewhere
+				w.push(says(many, "invite", "other", `,"lifetime":60000,"offer":{"sdp":"v"},"invitee":"@carol:example.org"`))
+			}
+			w.joins(two)
+			w.rings(two)
+			invite := w.next(two, "m.call.invite", 0)
+			call := invite.content["call_id"].(string)
+			if invite.as != tc.speaker || invite.content["invitee"] != bob {
+				t.Errorf("got %+v", invite)
+			}
+			if n := len(w.sentTo(two, member.TypeState)); n != 0 {
+				t.Error("declared before bob answered")
+			}
+			w.push(says(two, "answer", call, `,"answer":{"type":"answer","sdp":"bob's answer"}`))
+			w.next(two, "m.call.select_answer", 0)
+			if declared := w.next(two, member.TypeState, 0); declared.as != tc.member {
+				t.Errorf("declared as %s", declared.as)
+			}
+			w.leg(0).says(signalling.Connected{})
+			if !tc.agree {
+				if got := w.next(two, "m.call.asserted_identity", 0).content["asserted_identity"].(map[string]any); got["id"] != alice || got["display_name"] != "Alice" {
+					t.Errorf("got %v", got)
+				}
+			}
+			left := isIn(two)
+			left[3] = "{}"
+			w.push(left)
+			w.next(two, "m.call.hangup", 0)
+			w.ends()
+		})
+	}
+}
+
+// How a call to an old client ends before it is answered.
+func TestOutEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		then func(w *world, call string) [][4]string
+		sent string // by whom it ends, or how; nothing if empty
+	}{
+		{"rejected", func(_ *world, call string) [][4]string { return [][4]string{says(two, "reject", call, "")} }, member.TypeDecline},
+		{"busy", func(_ *world, call string) [][4]string {
+			return [][4]string{says(two, "hangup", call, `,"reason":"user_busy"`)}
+		}, member.TypeDecline},
+		{"the caller gives up", func(*world, string) [][4]string { left := isIn(two); left[3] = "{}"; return [][4]string{left} }, "m.call.hangup"},
+		{"bob joins by MatrixRTC", func(*world, string) [][4]string {
+			e := isIn(two)
+			key, content := member.Declare(member.Declaration{User: bob, Device: "B", Room: two, Service: service})
+			text, _ := json.Marshal(content)
+			return [][4]string{{e[0], bob, member.TypeState + "|" + key, string(text)}}
+		}, "m.call.hangup"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.agree(alice, bob)
+			w.joins(two)
+			w.rings(two)
+			call := w.next(two, "m.call.invite", 0).content["call_id"].(string)
+			w.push(tc.then(w, call)...)
+			w.next(two, tc.sent, 0)
+			w.ends()
+		})
+	}
+}
+
+// Rings that call nobody.
+func TestOutNot(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		do   func(w *world)
+	}{
+		{"nobody has the old calls", func(w *world) { w.joins(two); w.rings(two) }},
+		{"whoever rings is not in the call", func(w *world) { w.agree(bob); w.rings(two) }},
+		{"in a room of many", func(w *world) { w.agree(bob); w.joins(many); w.rings(many) }},
+		{"in an encrypted room", func(w *world) { w.agree(bob); w.joins(secret); w.rings(secret) }},
+		{"by the bot", func(w *world) {
+			w.agree(bob)
+			text, _ := json.Marshal(member.NewRing(bob, "$state", "video", w.now(), time.Minute))
+			w.push([4]string{two, bot, member.TypeNotification, string(text)})
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			tc.do(w)
+			w.eventually("nothing is left of it", func() bool { return w.Stats().Calls == 0 })
+			w.push(invites(many, "probe"))
+			w.next(many, "m.call.answer", 0)
+			for _, room := range []string{two, many, secret} {
+				if n := len(w.sentTo(room, "m.call.invite")); n != 0 {
+					t.Errorf("called in %s", room)
+				}
+			}
+		})
+	}
+}
+
+// Of two calls that cross, that with the smaller id lives.
+func TestGlare(t *testing.T) {
+	for _, tc := range []struct {
+		name, theirs string
+		lives        string // whose call
+	}{{"theirs comes first", "!", "theirs"}, {"ours comes first", "~", "ours"}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.agree(alice, bob)
+			w.joins(two)
+			w.rings(two)
+			ours := w.next(two, "m.call.invite", 0).content["call_id"]
+			w.push(invites(two, tc.theirs))
+			if tc.lives == "theirs" {
+				if got := w.next(two, "m.call.hangup", 0); got.content["call_id"] != ours || got.content["reason"] != "replaced" {
+					t.Errorf("got %+v", got)
+				}
+				if got := w.next(two, "m.call.answer", 0); got.content["call_id"] != tc.theirs {
+					t.Errorf("got %+v", got)
+				}
+				return
+			}
+			w.push(says(two, "hangup", tc.theirs, `,"reason":"replaced"`), says(two, "answer", fmt.Sprint(ours), `,"answer":{"type":"answer","sdp":"a"}`))
+			w.next(two, "m.call.select_answer", 0)
+			if n := len(w.sentTo(two, "m.call.answer")); n != 0 {
+				t.Error("both live")
+			}
+		})
+	}
+}
+
+// Two who agreed need no bot in their room: what happens there is seen and said as them. What the bot sees as well counts once.
+func TestWithoutBot(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		w.store.words.Users = map[id.UserID]bool{alice: true, bob: true}
+		w.matrix.members[two] = []string{alice, bob}
+	})
+	invite := invites(two, "c1")
+	text := fmt.Sprintf(`{"type":"m.call.invite","event_id":"$here","sender":%q,"origin_server_ts":%d,"content":%s}`, bob, time.Now().UnixMilli(), invite[3])
+	w.matrix.syncs <- fmt.Sprintf(`{"next_batch":"told","rooms":{"join":{%q:{"timeline":{"events":[%s,%s]}}}}}`, two, text, text)
+	if ring := w.ringOf(two); ring.as != bob {
+		t.Errorf("rung by %s", ring.as)
+	}
+	w.eventually("the ring's id is known", func() bool { return w.idOfRing(two) != "" })
+	w.push(declineOf(two, alice, w.idOfRing(two)))
+	if reject := w.next(two, "m.call.reject", 0); reject.as != alice {
+		t.Errorf("rejected by %s", reject.as)
+	}
+	w.ends()
+	if got := w.Stats().Invited; got != 1 {
+		t.Errorf("%d invitations", got)
+	}
+}

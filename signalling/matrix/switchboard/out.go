@@ -1,0 +1,156 @@
+package switchboard
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"callserver/signalling/homeserver"
+	"callserver/signalling/matrix/call"
+	"callserver/signalling/matrixrtc/member"
+)
+
+// rung begins a call to each user of the old calls whom a ring in a room for two is for.
+func (s *Switchboard) rung(h *homeserver.Homeserver, e *event.Event) *conversation {
+	now := s.now()
+	ring, err := member.ParseNotification(told(e))
+	if err != nil || !ring.Ring || e.StateKey != nil || !now.Before(ring.Expires) || s.own(e.Sender) || s.ours(e.RoomID, e.Sender) {
+		return nil // what we ring ourselves must not come back to us
+	}
+	user := s.rungUser(h, ring)
+	if user == "" || !s.first(e.ID) {
+		return nil
+	}
+	c := s.newConversation(h, e.RoomID, unique(""), user)
+	c.plan.outgoing, c.plan.other, c.plan.ring, c.plan.gives = true, e.Sender, e.ID, ring.Expires
+	c.plan.video = ring.Intent != "audio"
+	c.unanswered.Store(true)
+	if !s.begin(c) {
+		return nil
+	}
+	s.counters.placed.Add(1)
+	return c
+}
+
+// rungUser is the user of the old calls whom a ring means: one who is named, or, where everybody is, whoever of the homeserver agreed.
+// Who the other one in the room is, is found out later.
+func (s *Switchboard) rungUser(h *homeserver.Homeserver, ring member.Notification) id.UserID {
+	for _, name := range ring.Users {
+		if user := id.UserID(name); h.Local(user) && s.old(user) && user != id.UserID(ring.Sender) {
+			return user
+		}
+	}
+	return ""
+}
+
+// old reports whether a user is known to use the old calls: by agreeing to be bridged, or from what was heard.
+func (s *Switchboard) old(user id.UserID) bool {
+	if s.consent.refuses(user) {
+		return false
+	}
+	_, known := s.users.Get(user, s.now())
+	return known || s.consent.user(user)
+}
+
+// ours reports whether a user is in a room's call only by us.
+func (s *Switchboard) ours(room id.RoomID, user id.UserID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.calls[room], func(c *conversation) bool { return c.caller == user })
+}
+
+// beginOut calls a user of the old calls whom somebody rings by MatrixRTC.
+func (c *conversation) beginOut(ctx context.Context, s *scene) error {
+	if s.other(c.caller) != c.plan.other {
+		return refuse("the room is not one for these two")
+	}
+	if err := c.permits(s); err != nil {
+		return err
+	}
+	self := c.hs.Sender()
+	switch {
+	case c.hs.Local(c.plan.other) && c.mayBe(c.plan.other):
+		self = c.plan.other
+	case !s.bot:
+		return refuse("whoever rings did not agree to be spoken for, and the bot is not in the room")
+	}
+	if err := c.stand(s, c.caller); err != nil {
+		return err
+	}
+	if err := c.speakAs(self); err != nil {
+		return err
+	}
+	c.plan.place.Intent = intent(c.plan.video)
+	if !rest(ctx, settleTime) {
+		return ctx.Err()
+	}
+	if err := c.wanted(ctx, s); err != nil {
+		return err
+	}
+	now := c.board.now()
+	c.call = call.Outgoing(call.Options{
+		ID: c.id, Party: unique("callserver-"), Self: string(self), Peer: string(c.caller), Invitee: string(c.caller),
+	}, now)
+	if c.drain(); c.call.State() == call.Ended {
+		return nil
+	}
+	if err := c.join(ctx); err != nil {
+		c.refuse(err)
+		return nil
+	}
+	d, err := c.leg.Offer(ctx)
+	if err != nil {
+		c.fail("no offer", err)
+		return nil
+	}
+	c.keep(ctx)
+	c.describe("offer", d)
+	c.placed.Store(true)
+	if self != c.plan.other {
+		c.pending = &call.Identity{ID: string(c.plan.other), DisplayName: s.name(c.plan.other)}
+	}
+	return nil
+}
+
+// wanted checks that whoever rings is in the call, here, and that the one who is rung is not yet.
+func (c *conversation) wanted(ctx context.Context, s *scene) error {
+	present, err := c.lookAtCall(ctx, c.eyes(s))
+	if err != nil {
+		return err
+	}
+	here := false
+	for _, m := range present {
+		if m.User == string(c.caller) {
+			return refuse("the one who is called has joined")
+		}
+		if m.User == string(c.plan.other) {
+			t, ok := m.Effective(present)
+			here = ok && t.Service == c.board.options.Standin.Service
+		}
+	}
+	if !here {
+		return refuse("whoever rings is in no call on this server")
+	}
+	return nil
+}
+
+// hasVideo reports whether an offer has a picture.
+func hasVideo(sdp string) bool {
+	for _, line := range strings.Split(sdp, "\n") {
+		if rest, ok := strings.CutPrefix(line, "m=video "); ok && !strings.HasPrefix(rest, "0 ") {
+			return true
+		}
+	}
+	return false
+}
+
+// intent is what MatrixRTC calls a call with or without pictures.
+func intent(video bool) string {
+	if video {
+		return "video"
+	}
+	return "audio"
+}

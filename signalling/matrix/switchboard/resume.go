@@ -1,0 +1,96 @@
+package switchboard
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"maunium.net/go/mautrix/event"
+
+	"callserver/signalling/homeserver"
+	"callserver/signalling/matrix/call"
+	"callserver/signalling/matrix/standin"
+)
+
+const (
+	tidyTime  = 10 * time.Second // for one call of an earlier run
+	tidyPause = 5 * time.Second  // before one is tried again
+	tidyTries = 10
+)
+
+// record is the conversation, as it is stored.
+func (c *conversation) record() Record {
+	p := c.plan.place
+	return Record{
+		Server: c.hs.Name(), Room: c.room, Call: c.id, Party: c.call.Party(), Version: c.call.Version(),
+		Speaker: c.speaker.User(), Member: p.User, Device: p.Device,
+	}
+}
+
+// keep has the call survive this server, for as long as it takes to hang it up.
+func (c *conversation) keep(ctx context.Context) {
+	if c.board.options.Store == nil || c.stored {
+		return
+	}
+	c.stored = true
+	if err := c.board.options.Store.Keep(ctx, c.record()); err != nil {
+		c.log.Warn("call not stored: a restart would leave it hanging", "err", err)
+	}
+}
+
+// forget ends what keep began.
+func (c *conversation) forget(ctx context.Context) {
+	if !c.stored {
+		return
+	}
+	if err := c.board.options.Store.Forget(ctx, c.record()); err != nil {
+		c.log.Warn("call not forgotten: it is hung up again at the next start", "err", err)
+	}
+}
+
+// tidy hangs up the calls of an earlier run, whose media is lost, and clears the memberships that they had.
+func (s *Switchboard) tidy(ctx context.Context) {
+	left := s.left
+	for try := 1; len(left) > 0 && try <= tidyTries; try++ {
+		if try > 1 && !rest(ctx, tidyPause) {
+			return
+		}
+		var again []Record
+		for _, r := range left {
+			if err := s.tidyUp(ctx, r); err != nil {
+				s.log.Warn("call of an earlier run not hung up", "matrix_room", r.Room, "err", err)
+				if errors.Is(err, homeserver.ErrUnavailable) {
+					again = append(again, r)
+					continue
+				}
+			}
+			if err := s.options.Store.Forget(ctx, r); err != nil {
+				s.log.Warn("call of an earlier run not forgotten", "err", err)
+			}
+		}
+		left = again
+	}
+}
+
+func (s *Switchboard) tidyUp(ctx context.Context, r Record) error {
+	ctx, cancel := context.WithTimeout(ctx, tidyTime)
+	defer cancel()
+	for _, h := range s.options.Connections {
+		if h.Name() != r.Server {
+			continue
+		}
+		s.log.Info("hanging up a call of an earlier run", "matrix_room", r.Room, "call", r.Call)
+		agent, err := h.As(r.Speaker)
+		if err != nil {
+			return err
+		}
+		head := call.Head{Call: r.Call, Party: r.Party, Version: r.Version}
+		if r.Version == 0 {
+			head.Party = ""
+		}
+		kind := event.Type{Type: call.TypeHangup, Class: event.MessageEventType}
+		_, err = agent.Send(ctx, r.Room, kind, "callserver-hangup-"+r.Party, call.Hangup{Head: head, Reason: call.UnknownError})
+		return errors.Join(err, standin.Clear(ctx, standin.Place{Homeserver: h, Room: r.Room, User: r.Member, Device: r.Device}))
+	}
+	return nil
+}

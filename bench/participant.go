@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -26,8 +25,13 @@ const (
 	tokenLife    = 6 * time.Hour
 )
 
-// errFull is that the server takes nobody more.
-var errFull = errors.New("the server is full")
+// A refusal is an answer to a join that is none.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
 
 // A participant joins one room as livekit-client does: one connection, protocol /rtc/v1. Its fields belong to the
 // goroutine of run; joined and err may be read once that has ended or joined was announced.
@@ -228,11 +232,8 @@ func (p *participant) dial(ctx context.Context) error {
 		if response != nil && response.Body != nil { // the library leaves the beginning of it here
 			var text bytes.Buffer
 			_, _ = text.ReadFrom(response.Body)
-			err = fmt.Errorf("join: %s: %s", response.Status, bytes.TrimSpace(text.Bytes()))
-			if response.StatusCode == http.StatusServiceUnavailable {
-				err = errors.Join(errFull, err)
-			}
-			return err
+			_ = response.Body.Close()
+			return &refusal{status: response.StatusCode, text: fmt.Sprintf("join: %s: %s", response.Status, bytes.TrimSpace(text.Bytes()))}
 		}
 		var where *url.Error
 		if errors.As(err, &where) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -182,7 +183,7 @@ func (r *run) failed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lost++
-	if errors.Is(err, errFull) {
+	if no := (*refusal)(nil); errors.As(err, &no) && no.status == http.StatusServiceUnavailable {
 		r.refused++
 	}
 	if len(r.failures) < maxFailures {

@@ -26,7 +26,7 @@ func told(t rapid.TB, packets []rtcp.Packet, into map[uint16]int64) {
 		}
 		at, seq, deltas := int64(cc.ReferenceTime)*referenceUnit, cc.BaseSequenceNumber, cc.RecvDeltas
 		note := func(status uint16) {
-			if uint16(seq-cc.BaseSequenceNumber) >= cc.PacketStatusCount {
+			if seq-cc.BaseSequenceNumber >= cc.PacketStatusCount {
 				return // the rest of the last chunk
 			}
 			if into[seq] = -1; status != rtcp.TypeTCCPacketNotReceived {
@@ -48,7 +48,7 @@ func told(t rapid.TB, packets []rtcp.Packet, into map[uint16]int64) {
 				}
 			}
 		}
-		if len(deltas) > 0 || uint16(seq-cc.BaseSequenceNumber) != cc.PacketStatusCount {
+		if len(deltas) > 0 || seq-cc.BaseSequenceNumber != cc.PacketStatusCount {
 			t.Fatalf("report %x: %d deltas left, %d statuses of %d", raw, len(deltas), seq-cc.BaseSequenceNumber, cc.PacketStatusCount)
 		}
 	}
@@ -80,7 +80,7 @@ func TestArrivalsAreTold(t *testing.T) {
 				arrive(next)
 			}
 			if len(held) > 0 && rapid.IntRange(0, 3).Draw(t, "late") == 0 {
-				if uint16(next-held[0]) < smallestWindow {
+				if next-held[0] < smallestWindow {
 					arrive(held[0])
 				}
 				held = held[1:]

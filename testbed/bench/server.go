@@ -56,7 +56,7 @@ func ours(binary string) server {
 		}
 		c := g.server(ctx, binary)
 		c.Env = append(os.Environ(), "CALLSERVER_HTTP_LISTEN="+g.host+":"+p, "CALLSERVER_ADMIN_LISTEN=off",
-			"CALLSERVER_MEDIA_UDP_PORT=0", "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_TURN_ENABLED=false", "CALLSERVER_MEDIA_ADVERTISE=["+g.host+"]",
+			"CALLSERVER_MEDIA_UDP_PORT=0", "CALLSERVER_MEDIA_TCP_PORT=off", "CALLSERVER_MEDIA_ADVERTISE=["+g.host+"]",
 			"CALLSERVER_ROOM_AUTO_CREATE=true", "CALLSERVER_LOG_LEVEL=error", "CALLSERVER_KEYS={"+key+": "+secret+"}")
 		if !limited {
 			c.Env = append(c.Env, "CALLSERVER_LIMITS_LOAD_CPU=0")
@@ -78,7 +78,7 @@ func theirs(binary, dir string) server {
 		}
 		config := filepath.Join(dir, "livekit.yaml")
 		text := fmt.Sprintf("port: %s\nbind_addresses: [%s]\nlogging: {level: error}\nkeys: {%s: %s}\n"+
-			"rtc: {udp_port: %s, tcp_port: 0, node_ip: %s, use_external_ip: false, enable_loopback_candidate: true}\n", p, g.host, key, secret, media, g.host)
+			"rtc: {udp_port: %s, tcp_port: 0, node_ip: %s, use_external_ip: false, enable_loopback_candidate: %t}\n", p, g.host, key, secret, media, g.host, len(g.ends) == 0)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, "", err
 		}

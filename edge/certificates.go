@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +19,33 @@ const checkInterval = 10 * time.Second
 // Files names a certificate, with the chain behind it, and its key, both in PEM.
 type Files struct{ Certificate, Key string }
 
-// Certificates are what TLS listeners show: those of files, which are read again once they changed. One of them serves all listeners. Safe for
-// concurrent use; it starts no goroutine, but looks at the files while clients connect.
+// Certificates are what TLS listeners show. One of them serves all listeners. Safe for concurrent use.
 type Certificates struct {
+	get       func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	protocols []string // that clients of get speak, and nobody else
+}
+
+// Issued are certificates that somebody else looks after, who also answers a certificate authority that offers the protocol by ALPN.
+func Issued(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), protocol string) *Certificates {
+	return &Certificates{get: get, protocols: []string{protocol}}
+}
+
+// Config is TLS with these certificates. protocols are offered by ALPN (RFC 7301), the best first.
+func (c *Certificates) Config(protocols ...string) *tls.Config {
+	return &tls.Config{GetCertificate: c.get, NextProtos: slices.Concat(protocols, c.protocols), MinVersion: tls.VersionTLS12}
+}
+
+// LoadCertificates reads the files, and reads them again once they changed. Where they can not be read or do not belong together that is the error.
+func LoadCertificates(files []Files, log *slog.Logger) (*Certificates, error) {
+	f, err := loadFiles(files, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Certificates{get: f.get}, nil
+}
+
+// loadedFiles are certificates of files. It starts no goroutine, but looks at the files while clients connect.
+type loadedFiles struct {
 	files  []Files
 	log    *slog.Logger
 	now    func() time.Time
@@ -37,15 +62,14 @@ type pair struct {
 	certPEM, keyText []byte
 }
 
-// LoadCertificates reads the files. Where they can not be read or do not belong together that is the error.
-func LoadCertificates(files []Files, log *slog.Logger) (*Certificates, error) {
+func loadFiles(files []Files, log *slog.Logger) (*loadedFiles, error) {
 	if len(files) == 0 {
 		return nil, errors.New("no certificate files")
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Certificates{files: files, log: log, now: time.Now}
+	c := &loadedFiles{files: files, log: log, now: time.Now}
 	pairs, err := readPairs(files)
 	if err != nil {
 		return nil, err
@@ -55,13 +79,8 @@ func LoadCertificates(files []Files, log *slog.Logger) (*Certificates, error) {
 	return c, nil
 }
 
-// Config is TLS with these certificates. protocols are offered by ALPN (RFC 7301), the best first.
-func (c *Certificates) Config(protocols ...string) *tls.Config {
-	return &tls.Config{GetCertificate: c.get, NextProtos: protocols, MinVersion: tls.VersionTLS12}
-}
-
 // get is the certificate for a client: the first that suits the name that it asked for, or else the first.
-func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (c *loadedFiles) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.check()
 	pairs := *c.loaded.Load()
 	for _, p := range pairs {
@@ -74,7 +93,7 @@ func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // check reads the files again if the last time is long enough ago. Files that are just being replaced may not belong together: what was
 // loaded stays until they do.
-func (c *Certificates) check() {
+func (c *loadedFiles) check() {
 	if !c.mu.TryLock() {
 		return
 	}

@@ -55,7 +55,7 @@ func filesIn(dir, name string) Files {
 }
 
 // shown is the name on the certificate that a client gets who asks for one.
-func shown(t *testing.T, c *Certificates, asked string) string {
+func shown(t *testing.T, c *loadedFiles, asked string) string {
 	t.Helper()
 	got, err := c.get(&tls.ClientHelloInfo{
 		ServerName: asked, SupportedVersions: []uint16{tls.VersionTLS13}, SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256},
@@ -72,7 +72,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	f := filesIn(t.TempDir(), "call")
 	writeCertificate(t, f, "old.example.org")
 	var log bytes.Buffer
-	c, err := LoadCertificates([]Files{f}, slog.New(slog.NewTextHandler(&log, nil)))
+	c, err := loadFiles([]Files{f}, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestCertificateByName(t *testing.T) {
 	one, two := filesIn(dir, "one"), filesIn(dir, "two")
 	writeCertificate(t, one, "one.example.org")
 	writeCertificate(t, two, "two.example.org")
-	c, err := LoadCertificates([]Files{one, two}, nil)
+	c, err := loadFiles([]Files{one, two}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

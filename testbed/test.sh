@@ -60,11 +60,12 @@ suite_turn() {
 	prepare_browsers && prepare_homeservers && need turnutils_uclient coturn && node testbed/turn/run.mjs &&
 		node --test-reporter=spec testbed/turn/homeservers.mjs
 }
+suite_acme() { prepare_go && CALLSERVER_TEST_PEBBLE=$(testbed/acme/pebble.sh) go test -count 1 -run Pebble ./edge/acme ./cmd/callserver; }
 suite_networks() { prepare_node && node --test-reporter=spec testbed/networks/figures.test.mjs; } # measuring takes make long PART=networks
 suite_framecrypto() { prepare_npm && node --test --test-reporter=spec testbed/framecrypto/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz web page homeservers elementcall legacy federation ghosts clients networks reach turn framecrypto)
+all=(build lint go fuzz acme web page homeservers elementcall legacy federation ghosts clients networks reach turn framecrypto)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

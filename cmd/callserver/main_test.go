@@ -20,9 +20,11 @@ import (
 	"github.com/livekit/protocol/livekit"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+
+	"callserver/internal/testnet/pebble"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, pebble.Lingering()...) }
 
 // freePorts lets any number of servers run side by side.
 var freePorts = []string{

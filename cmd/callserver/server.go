@@ -13,6 +13,7 @@ import (
 	"go.mau.fi/util/dbutil"
 
 	"callserver/edge"
+	"callserver/edge/acme"
 	"callserver/internal/config"
 	"callserver/internal/telemetry"
 	"callserver/sfu"
@@ -50,6 +51,7 @@ type server struct {
 	public       *edge.Listener     // what clients reach
 	scheme       string             // of public: http, or https with a certificate of our own
 	certificates *edge.Certificates // nil = none of our own
+	issuer       *acme.Issuer       // who looks after them, nil = nobody: they are in files
 	admin        *edge.Listener     // what the operator reaches, nil = off
 	draining     atomic.Bool
 
@@ -169,14 +171,25 @@ func (s *server) listen(c *config.Config) error {
 	return nil
 }
 
-// loadCertificates reads what every TLS listener shows, if the operator has it.
+// loadCertificates gets what every TLS listener shows, if the operator wants TLS here.
 func (s *server) loadCertificates(c *config.Config) (err error) {
-	if c.TLS == (config.TLS{}) {
+	if !c.Secure() {
 		return nil
 	}
-	if s.certificates, err = edge.LoadCertificates([]edge.Files{edge.Files(c.TLS)}, s.log); err != nil {
-		return fmt.Errorf("tls: %w", err)
+	if len(c.ACME.Domains) == 0 {
+		if s.certificates, err = edge.LoadCertificates([]edge.Files{edge.Files(c.TLS)}, s.log); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		return nil
 	}
+	s.issuer, err = acme.New(acme.Options{
+		Domains: c.ACME.Domains, Email: c.ACME.Email, Directory: c.ACME.Directory, Roots: c.ACME.Roots,
+		HTTPPort: c.ACME.HTTPPort, Storage: c.ACME.Storage, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("tls.acme: %w", err)
+	}
+	s.certificates = edge.Issued(s.issuer.Certificate, acme.Protocol)
 	return nil
 }
 
@@ -276,6 +289,9 @@ func (s *server) work() []func(context.Context) error {
 	if s.relay != nil {
 		work = append(work, s.relay.work()...)
 	}
+	if s.issuer != nil {
+		work = append(work, func(ctx context.Context) error { return s.issuer.Run(ctx, s.public.Addr()) })
+	}
 	if s.leaves != nil {
 		work = append(work, s.leaves.Run)
 	}
@@ -323,6 +339,9 @@ func (s *server) close(ctx context.Context) error {
 		if l != nil {
 			end("http", l.Close(ctx))
 		}
+	}
+	if s.issuer != nil {
+		s.issuer.Close()
 	}
 	if s.directory != nil {
 		s.directory.Close()

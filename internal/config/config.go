@@ -22,6 +22,7 @@ const (
 type Config struct {
 	HTTP  HTTP
 	TLS   TLS
+	ACME  ACME
 	Media Media
 	TURN  TURN
 	Admin Admin
@@ -57,8 +58,21 @@ type HTTP struct {
 	ProxyProtocol []netip.Prefix // proxies that begin each connection with a header of the PROXY protocol
 }
 
-// TLS is the certificate that HTTP.Listen shows. The zero value means HTTP without TLS.
+// TLS is the certificate that HTTP.Listen shows. The zero value means that it is not in files.
 type TLS struct{ Certificate, Key string } // names of files, relative to where the server was started
+
+// ACME says which certificates HTTP.Listen gets from an authority and shows. Without domains it gets none.
+type ACME struct {
+	Domains   []string
+	Email     string
+	Directory string         // URL of the authority, "" = Let's Encrypt
+	Roots     *x509.CertPool // the system's and the file's, nil = the system's
+	HTTPPort  int            // Off = the authority is not answered there
+	Storage   string         // a directory beside Data.File
+}
+
+// Secure tells whether HTTP.Listen speaks HTTPS.
+func (c *Config) Secure() bool { return c.TLS != (TLS{}) || len(c.ACME.Domains) > 0 }
 
 // Media is where RTP goes.
 type Media struct {

@@ -23,6 +23,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := &Config{
 		HTTP:  HTTP{Listen: "127.0.0.1:7880"},
+		ACME:  ACME{HTTPPort: 80},
 		Media: Media{UDPPort: 7881, TCPPort: 7881},
 		Admin: Admin{Listen: "127.0.0.1:7980"},
 		Room:  Room{AutoCreate: true},
@@ -178,6 +179,13 @@ func TestProblems(t *testing.T) {
 		{"certificate without key", "tls: {certificate_file: callserver.yaml}", nil, []string{`tls.key_file: is missing, and tls.certificate_file is of no use without it`}},
 		{"key without certificate", "tls: {key_file: callserver.yaml}", nil, []string{`tls.certificate_file: is missing, and tls.key_file is of no use without it`}},
 		{"certificate that is none", "tls: {certificate_file: callserver.yaml, key_file: callserver.yaml}", nil, []string{`tls.certificate_file: tls: failed to find any PEM data`}},
+		{"authority without domains", "tls: {acme: {email: admin@example.org}}", nil, []string{`tls.acme.domains: is missing, and tls.acme.email is of no use without it`}},
+		{"authority", "tls: {acme: {domains: ['*.example.org', 203.0.113.7, 'https://call.example.org', localhost], email: admin, directory: 'http://ca', ca_file: callserver.yaml, http_port: 0}}", nil, []string{
+			`tls.acme.ca_file: callserver.yaml holds no certificate`, `tls.acme.directory: http://ca is not https`,
+			`tls.acme.domains: *.example.org stands for many names`, `tls.acme.domains: "203.0.113.7" is no domain`,
+			`tls.acme.domains: "https://call.example.org" is no domain`, `tls.acme.domains: "localhost" is no domain`,
+			`tls.acme.email: "admin" is no address for mail`, `tls.acme.http_port: 0 is not a port`}},
+		{"authority and nothing to keep it in", "tls: {acme: {domains: [call.example.org]}}\ndata: {file: off}", nil, []string{`tls.acme.domains: is set, and data.file is off`}},
 		{"certificate that is nowhere", "tls: {certificate_file: 1, key_file: nothing.pem}", nil, []string{
 			`tls.certificate_file: "1" is no file`, `tls.key_file: `}},
 		{"everybody a proxy", "http: {proxy_protocol: [10.0.0.1, 0.0.0.0/0]}", nil, []string{
@@ -271,6 +279,23 @@ func TestRelay(t *testing.T) {
 	}
 	if text := strings.Join(c.Warnings, "\n"); !strings.Contains(text, "turn.secrets: a secret has 5 characters") {
 		t.Errorf("warnings\n%s\nlack the short secret", text)
+	}
+}
+
+func TestAuthority(t *testing.T) {
+	c, err := load(t, "http: {public_url: 'https://other.example.org'}\nkeys: {one: "+secret+"}\n"+
+		"tls: {acme: {domains: [Call.Example.org., call.example.org, turn.example.org], http_port: off}}\ndata: {file: /var/lib/callserver/callserver.db}\nturn: {enabled: true, domain: relay.example.org}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ACME{Domains: []string{"call.example.org", "turn.example.org"}, HTTPPort: Off, Storage: "/var/lib/callserver/acme"}
+	if diff := cmp.Diff(want, c.ACME); diff != "" || !c.Secure() {
+		t.Errorf("secure %t, (-want +got):\n%s", c.Secure(), diff)
+	}
+	for _, want := range []string{"other.example.org of http.public_url is not in it", "relay.example.org of turn.domain is not in it"} {
+		if text := strings.Join(c.Warnings, "\n"); !strings.Contains(text, want) {
+			t.Errorf("warnings %q lack %q", text, want)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ func (l *loader) crossCheck() {
 		l.problem("media.udp_port", "is off, and media.tcp_port too", "open at least one: calls need a way for media")
 	}
 	l.tlsCheck()
+	l.acmeCheck()
 	l.turnCheck()
 	if c.Admin.Listen != "" && c.Admin.Listen == c.HTTP.Listen && !anyPort(c.Admin.Listen) {
 		l.problem("admin.listen", c.Admin.Listen+" is http.listen already", "give the two listeners different ports, or write admin.listen: off")

@@ -1,13 +1,11 @@
 package config
 
 import (
-	"crypto/tls"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,40 +141,5 @@ func stunServers(l *loader, key string, v any) {
 			continue
 		}
 		l.config.Media.STUN = append(l.config.Media.STUN, text)
-	}
-}
-
-// tlsFile takes the name of a file, which is read when the server starts, and again when it changes.
-func tlsFile(field func(*Config) *string) func(*loader, string, any) {
-	return func(l *loader, key string, v any) {
-		name, isText := v.(string)
-		if !isText || name == "" {
-			l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name the file, in PEM, for example /etc/letsencrypt/live/call.example.org/fullchain.pem")
-			return
-		}
-		if _, ok := l.file(key, name); !ok {
-			return
-		}
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(l.dir, name)
-		}
-		*field(&l.config) = name
-	}
-}
-
-// tlsCheck looks at the certificate and its key together.
-func (l *loader) tlsCheck() {
-	t := l.config.TLS
-	switch {
-	case t == (TLS{}):
-	case t.Certificate == "" && !l.given["tls.certificate_file"]:
-		l.problem("tls.certificate_file", "is missing, and tls.key_file is of no use without it", "name the certificate with its chain")
-	case t.Key == "" && !l.given["tls.key_file"]:
-		l.problem("tls.key_file", "is missing, and tls.certificate_file is of no use without it", "name the file of the certificate's private key")
-	case t.Certificate == "" || t.Key == "": // a problem already
-	default:
-		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
-			l.problem("tls.certificate_file", err.Error(), "name a certificate in PEM, with its chain, and the key that belongs to it")
-		}
 	}
 }

@@ -35,6 +35,11 @@ var settings = []setting{
 	{"http.proxy_protocol", false, "[192.0.2.1/32]", proxyProtocol},
 	{"tls.certificate_file", true, "fullchain.pem", tlsFile(func(c *Config) *string { return &c.TLS.Certificate })},
 	{"tls.key_file", true, "privkey.pem", tlsFile(func(c *Config) *string { return &c.TLS.Key })},
+	{"tls.acme.domains", false, "[call.example.org]", acmeDomains},
+	{"tls.acme.email", true, "admin@example.org", acmeEmail},
+	{"tls.acme.directory", true, "https://acme-staging-v02.api.letsencrypt.org/directory", acmeDirectory},
+	{"tls.acme.ca_file", true, "ca.pem", authorities(func(c *Config) **x509.CertPool { return &c.ACME.Roots })},
+	{"tls.acme.http_port", true, "80", acmePort},
 	{"admin.listen", true, "127.0.0.1:7980", listen(func(c *Config) *string { return &c.Admin.Listen }, true)},
 	{"media.udp_port", true, "7881", port(func(c *Config) *int { return &c.Media.UDPPort })},
 	{"media.tcp_port", true, "7881", port(func(c *Config) *int { return &c.Media.TCPPort })},
@@ -74,7 +79,7 @@ var settings = []setting{
 	{"limits.relay.server_bitrate", true, "1G", bitrate(func(c *Config) *int64 { return &c.Limits.Relay.Bitrate })},
 	{"limits.load.cpu", true, "80", share(func(c *Config) *int { return &c.Limits.Overload.CPU })},
 	{"limits.load.packets", true, "200000", count(func(c *Config) *int { return &c.Limits.Overload.Packets })},
-	{"federation_ca_file", true, "ca.pem", federationCA},
+	{"federation_ca_file", true, "ca.pem", authorities(func(c *Config) **x509.CertPool { return &c.FederationCA })},
 	{"federation_private_networks", false, "[10.0.0.0/8]", privateNetworks},
 	{"data.file", true, "/var/lib/callserver/callserver.db", dataFile},
 	{"membership.delegate", true, "true", boolean(func(c *Config) *bool { return &c.Membership.Delegate })},
@@ -91,6 +96,7 @@ func defaults(c *Config) {
 	c.HTTP.Listen = "127.0.0.1:7880"
 	c.Admin.Listen = "127.0.0.1:7980"
 	c.Media.UDPPort, c.Media.TCPPort = 7881, 7881
+	c.ACME.HTTPPort = 80
 	c.Keys = map[string]string{}
 	c.RemoteUsers = true
 	c.Limits.Requests = Requests{Address: 3000, User: 120, Server: 6000}
@@ -431,18 +437,21 @@ func dataFile(l *loader, key string, v any) {
 	l.config.Data.File = name
 }
 
-func federationCA(l *loader, key string, v any) {
-	text, ok := l.file(key, fmt.Sprint(v))
-	if !ok {
-		return
+// authorities reads certificates of authorities that are trusted besides the system's.
+func authorities(field func(*Config) **x509.CertPool) func(*loader, string, any) {
+	return func(l *loader, key string, v any) {
+		text, ok := l.file(key, fmt.Sprint(v))
+		if !ok {
+			return
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool() // a system without certificates: only the file's
+		}
+		if !pool.AppendCertsFromPEM(text) {
+			l.problem(key, fmt.Sprint(v)+" holds no certificate", "name a file of PEM certificates (-----BEGIN CERTIFICATE-----)")
+			return
+		}
+		*field(&l.config) = pool
 	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool() // a system without certificates: only the file's
-	}
-	if !pool.AppendCertsFromPEM(text) {
-		l.problem(key, fmt.Sprint(v)+" holds no certificate", "name a file of PEM certificates (-----BEGIN CERTIFICATE-----)")
-		return
-	}
-	l.config.FederationCA = pool
 }

@@ -37,6 +37,7 @@ type world struct {
 	engine *rtc.Engine
 	hosts  int
 	tcp    bool // clients have nothing but TCP
+	hidden bool // clients hide their addresses
 }
 
 // bubble runs f in a world of its own, with nothing left over afterwards.
@@ -109,6 +110,9 @@ func (w *world) join(single bool, protocol int32) *member {
 		Candidate: func(subscriber bool, init string) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
+			if w.hidden {
+				init = ownAddress.ReplaceAllString(init, "$1 5e1c8b0a-7d34-4d2f-9a51-0c7f6b2d8e93.local $2")
+			}
 			m.candidates = append(m.candidates, map[bool]string{false: "P", true: "S"}[subscriber]+init)
 		},
 		Track: func(r *testnet.Received) {
@@ -188,6 +192,9 @@ func (m *member) handle(e rtc.Event) {
 		m.w.t.Errorf("peer failed: %v", e.Err)
 	}
 }
+
+// ownAddress is the address in a candidate, between priority and port (RFC 8839 §5.1).
+var ownAddress = regexp.MustCompile(`( \d+) \d+\.\d+\.\d+\.\d+ (\d+ typ)`)
 
 var rtxFormat = regexp.MustCompile(`a=rtpmap:\d+ rtx/90000\r\n`)
 

@@ -164,6 +164,9 @@ func (c *connection) gathered(candidate *webrtc.ICECandidate) {
 		c.last, c.told = nil, map[string]bool{}
 		return
 	}
+	if candidate.Protocol == webrtc.ICEProtocolUDP && c.peer.tcpOnly.Load() {
+		return
+	}
 	for _, told := range c.peer.engine.advertised(*candidate) {
 		init := told.ToJSON()
 		if c.told[init.Candidate] {
@@ -252,6 +255,9 @@ const maxCandidate = 4096
 // reach us anyway), and end with an empty one; what Pion does not understand costs that candidate only.
 func (c *connection) addRemote(candidate webrtc.ICECandidateInit) {
 	if candidate.Candidate == "" || strings.Contains(candidate.Candidate, ".local ") {
+		return
+	}
+	if c.peer.tcpOnly.Load() && strings.Contains(strings.ToLower(candidate.Candidate), " udp ") {
 		return
 	}
 	if err := c.pc.AddICECandidate(candidate); err != nil {

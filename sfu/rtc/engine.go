@@ -127,9 +127,8 @@ func (e *Engine) configure() error {
 func (e *Engine) api(c *connection) *webrtc.API {
 	settings := e.settings
 	c.keys.install(&settings)
-	settings.SetICEBindingRequestHandler(func(_ *stun.Message, local, remote ice.Candidate, _ *ice.CandidatePair) bool {
-		c.heard(local, remote)
-		return false // Pion decides about pairs
+	settings.SetICEBindingRequestHandler(func(m *stun.Message, _, _ ice.Candidate, pair *ice.CandidatePair) bool {
+		return c.heard(m.Contains(stun.AttrUseCandidate), pair, time.Now()) // otherwise Pion decides about pairs
 	})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithSettingEngine(settings),
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))

@@ -30,6 +30,8 @@ type Peer struct {
 	worker  *egress.Worker // makes and sends what the client receives
 	loops   sync.WaitGroup // negotiations in the background
 
+	tcpOnly atomic.Bool // no addresses of UDP are told or taken
+
 	uplinks   atomic.Pointer[[]*uplink]   // in order of their sections, copy on write
 	downlinks atomic.Pointer[[]*downlink] // in order of AddDownlink, copy on write
 
@@ -52,6 +54,7 @@ func (e *Engine) NewPeer(o PeerOptions) (*Peer, error) {
 	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents(), worker: e.egress.Assign()}
 	p.uplinks.Store(new([]*uplink))
 	p.downlinks.Store(new([]*downlink))
+	p.AvoidUDP(o.AvoidUDP)
 	err := p.connect()
 	if err == nil {
 		err = e.add(p)
@@ -97,6 +100,12 @@ func (p *Peer) sender() *connection {
 
 // Connected reports whether the primary connection is up.
 func (p *Peer) Connected() bool { return p.primary().up() }
+
+// Way is how the primary connection's media goes, or went last.
+func (p *Peer) Way() Way { return p.primary().way() }
+
+// AvoidUDP has the negotiations from now on be about TCP alone, or about all ways again. Without a TCP port it does nothing.
+func (p *Peer) AvoidUDP(on bool) { p.tcpOnly.Store(on && p.engine.ports.TCP != nil) }
 
 // Ready is signalled when Events has something to return.
 func (p *Peer) Ready() <-chan struct{} { return p.events.ready }

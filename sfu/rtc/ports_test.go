@@ -2,8 +2,10 @@ package rtc_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -43,6 +45,73 @@ func TestTCP(t *testing.T) {
 	}
 }
 
+// fieldsOf are the fields of a candidate: the protocol is the third, address and port are the fifth and the sixth (RFC 8839 §5.1).
+func fieldsOf(t *testing.T, e rtc.CandidateGathered) []string {
+	t.Helper()
+	var init struct{ Candidate string }
+	if err := json.Unmarshal([]byte(e.Init), &init); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(init.Candidate)
+}
+
+// TestAvoidUDP tells a client of TCP alone, and of all ways again.
+func TestAvoidUDP(t *testing.T) {
+	engine, err := rtc.New(rtc.Options{Loopback: true, Listen: []netip.Addr{netip.MustParseAddr("127.0.0.1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	w := &world{t: t, engine: engine}
+	for _, c := range []struct {
+		name         string
+		joined, then bool
+		want         string
+	}{
+		{"all ways", false, false, "tcp udp"},
+		{"from the start", true, true, "tcp"},
+		{"from then on", false, true, "tcp"},
+		{"no more", true, false, "tcp udp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := engine.NewPeer(rtc.PeerOptions{Single: true, Protocol: 17, Subscribes: true, AvoidUDP: c.joined})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			p.AvoidUDP(c.then)
+			if _, err := p.Offer(1, offerOf(t, "chromium-join"), nil); err != nil {
+				t.Fatal(err)
+			}
+			told, final := map[string]bool{}, false
+			w.until("candidates", func() bool {
+				for _, e := range p.Events() {
+					if e, ok := e.(rtc.CandidateGathered); ok {
+						told[fieldsOf(t, e)[2]], final = true, final || e.Final
+					}
+				}
+				return final
+			})
+			if got := strings.Join(slices.Sorted(maps.Keys(told)), " "); got != c.want {
+				t.Errorf("told of %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestHiddenAddresses connects clients that hide their addresses behind mDNS names, as browsers do: their checks show where they are.
+func TestHiddenAddresses(t *testing.T) {
+	for _, single := range []bool{true, false} {
+		bubble(t, func(w *world) {
+			w.hidden = true
+			alice := w.join(single, 17)
+			defer alice.leave()
+			alice.negotiate(false)
+			w.until("a connection", alice.peer.Connected)
+		})
+	}
+}
+
 // TestAdvertise tells clients the addresses of the configuration, not those that are listened on.
 func TestAdvertise(t *testing.T) {
 	public := netip.MustParseAddr("203.0.113.5")
@@ -74,11 +143,7 @@ func TestAdvertise(t *testing.T) {
 				w.until("candidates", func() bool {
 					for _, e := range p.Events() {
 						if e, ok := e.(rtc.CandidateGathered); ok {
-							var init struct{ Candidate string }
-							if err := json.Unmarshal([]byte(e.Init), &init); err != nil {
-								t.Fatal(err)
-							}
-							f := strings.Fields(init.Candidate)
+							f := fieldsOf(t, e)
 							if f[5] != strconv.Itoa(w.engine.UDPPort()) {
 								f[4] += ":" + f[5]
 							}
@@ -173,11 +238,7 @@ func TestSharedTCP(t *testing.T) {
 	(&world{t: t, engine: engine}).until("candidates", func() bool {
 		for _, e := range p.Events() {
 			if e, ok := e.(rtc.CandidateGathered); ok {
-				var init struct{ Candidate string }
-				if err := json.Unmarshal([]byte(e.Init), &init); err != nil {
-					t.Fatal(err)
-				}
-				ports = append(ports, strings.Join(strings.Fields(init.Candidate)[4:6], ":"))
+				ports = append(ports, strings.Join(fieldsOf(t, e)[4:6], ":"))
 			}
 		}
 		return len(ports) >= 2

@@ -22,8 +22,8 @@ import (
 // Defaults of Options.
 const (
 	DefaultICEKeepalive    = 2 * time.Second
-	DefaultICEDisconnected = 10 * time.Second
-	DefaultICEFailed       = 5 * time.Second // on top of ICEDisconnected
+	DefaultICEDisconnected = 8 * time.Second
+	DefaultICEFailed       = 7 * time.Second // on top of ICEDisconnected
 )
 
 // Errors that callers branch on.
@@ -59,8 +59,8 @@ type Options struct {
 	Net    transport.Net // the network; nil = the system's. With a Net of its own ICE-TCP is off
 	Logger *slog.Logger  // nil = discard
 
-	ICEDisconnected time.Duration // silence until a peer counts as disconnected; 0 = 10 s
-	ICEFailed       time.Duration // further silence until it counts as failed; 0 = 5 s
+	ICEDisconnected time.Duration // silence until a peer counts as disconnected; 0 = 8 s
+	ICEFailed       time.Duration // further silence until it counts as failed; 0 = 7 s
 	ICEKeepalive    time.Duration // interval of connectivity checks on the chosen pair; 0 = 2 s
 
 	// RED lets publishers send audio/red. Off by default: a subscriber that cannot receive it would hear nothing.
@@ -85,6 +85,7 @@ type PeerOptions struct {
 	Protocol   int32  // the client's protocol version
 	Firefox    bool   // the client is a Firefox
 	Subscribes bool   // the client may receive; a v0 client that may not gets no subscriber connection
+	AvoidUDP   bool   // see Peer.AvoidUDP
 	Label      string // for log lines: who this is
 
 	// Plain is a peer without the client protocol: one connection that either side offers, whose sections carry media both ways, and

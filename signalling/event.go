@@ -39,6 +39,9 @@ type SectionsNeeded struct{ Audio, Video int }
 // Connected says that the client's media connection is up, for the first time or again.
 type Connected struct{}
 
+// TransportSilent says that nothing has come over the media connection for a while. It may recover by itself.
+type TransportSilent struct{}
+
 // TransportFailed says that the media connection is dead; the client has to resume or is gone.
 type TransportFailed struct{}
 

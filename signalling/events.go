@@ -89,9 +89,12 @@ func (s *Session) state(e rtc.StateChanged, now time.Time) Event {
 	case !e.Primary:
 		return nil
 	case e.State == rtc.Connected:
-		s.connected = true
+		s.connected, s.since = true, now
+		s.ladder.connected(stayOf(s.grant), now)
 		s.part.SetState(sfu.Active, now)
 		return Connected{}
+	case e.State == rtc.Disconnected:
+		return TransportSilent{}
 	case e.State == rtc.FailedState:
 		return TransportFailed{}
 	}

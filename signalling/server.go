@@ -66,6 +66,7 @@ type Server struct {
 	userRooms   int
 	watcher     Watcher
 	sessions    registry
+	ladder      *ladder
 	started     time.Time
 	overloaded  atomic.Bool
 	turnedAway  atomic.Uint64
@@ -76,7 +77,7 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations, userRooms: o.UserRooms, started: time.Now()}
+	s := &Server{rooms: o.Rooms, engine: o.Engine, ice: o.ICEServers, log: o.Logger, revocations: o.Revocations, userRooms: o.UserRooms, ladder: newLadder(o.ICEServers != nil), started: time.Now()}
 	if s.ice == nil {
 		s.ice = func(sfu.SID) []ICEServer { return nil }
 	}
@@ -160,7 +161,15 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 		s.count(err)
 		return nil, err
 	}
-	return s.join(g, member(g, o), rtc.PeerOptions{Single: o.Single, Protocol: o.Client.Protocol, Firefox: isFirefox(o.Client)})
+	next := s.ladder.next(stayOf(g), time.Now())
+	sess, err := s.join(g, member(g, o), rtc.PeerOptions{
+		Single: o.Single, Protocol: o.Client.Protocol, Firefox: isFirefox(o.Client), AvoidUDP: next == tcpAlone,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sess.step = next
+	return sess, nil
 }
 
 // join makes a session whose bearer has been checked.
@@ -177,6 +186,7 @@ func (s *Server) join(g token.Grant, m sfu.Member, o rtc.PeerOptions) (*Session,
 	}
 	sess := &Session{
 		grant:     g,
+		ladder:    s.ladder,
 		log:       s.log.With("room", g.Room, "participant", part.SID()),
 		part:      part,
 		peer:      peer,

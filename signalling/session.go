@@ -18,6 +18,7 @@ import (
 // Events whenever Ready is signalled and before it acts on an offer of the client.
 type Session struct {
 	grant  token.Grant
+	ladder *ladder
 	log    *slog.Logger
 	part   *sfu.Participant
 	peer   *rtc.Peer
@@ -28,6 +29,8 @@ type Session struct {
 	downlinks map[sfu.SID]string // track -> mime, wanted towards the client
 	offered   bool               // the client has shown its first description
 	connected bool               // the media connection has been up
+	since     time.Time          // when it came up last
+	step      step               // what the negotiations are about
 
 	ready chan struct{} // capacity 1
 	stop  chan struct{}
@@ -220,6 +223,24 @@ func (s *Session) UpdateVideoTrack(track sfu.SID, width, height uint32) error {
 func (s *Session) SendData(payload []byte, reliable bool, to []sfu.Identity) error {
 	return s.part.SendData(payload, reliable, to)
 }
+
+// Lost says that the media connection is dead while the client is heard otherwise: that is the fault of the way that it took, and the next
+// negotiation may be about another one.
+func (s *Session) Lost() {
+	now, way := time.Now(), s.peer.Way()
+	if next := s.ladder.lost(stayOf(s.grant), way, s.since, now); next != allWays {
+		s.log.Info("media ended soon", "over", way.String(), "after", now.Sub(s.since).Round(time.Second), "next", next.String())
+	}
+}
+
+// Return decides which ways the client is told that comes back. It comes before RelayAlone and Resume.
+func (s *Session) Return() {
+	s.step = s.ladder.next(stayOf(s.grant), time.Now())
+	s.peer.AvoidUDP(s.step == tcpAlone)
+}
+
+// RelayAlone reports whether the client is to use a relay and nothing else, because all else did not last.
+func (s *Session) RelayAlone() bool { return s.step == relayAlone }
 
 // Resume has everything told again to a client that comes back, and its connections negotiated anew.
 func (s *Session) Resume() {

@@ -100,10 +100,13 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	if err = s.openRoster(c); err != nil {
 		return nil, err
 	}
-	s.sessions = signalling.New(signalling.Options{
-		Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, Watcher: s.watchers(),
-		UserRooms: c.Limits.UserRooms, ICEServers: s.iceServers,
-	})
+	calls := signalling.Options{
+		Rooms: s.rooms, Engine: s.engine, Logger: log, Revocations: s.revocations, Watcher: s.watchers(), UserRooms: c.Limits.UserRooms,
+	}
+	if s.relay != nil {
+		calls.ICEServers = s.relay.servers
+	}
+	s.sessions = signalling.New(calls)
 	s.overload = newOverload(c, s.rooms, s.sessions, func() uint64 { return s.engine.Stats().Egress.Packets }, log)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	s.directory = directory(c)

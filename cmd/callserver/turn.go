@@ -165,14 +165,6 @@ func (r *relayService) shareHTTPS(l net.Listener, public int) error {
 	return r.Accept(l)
 }
 
-// iceServers are what a client may use besides our own addresses.
-func (s *server) iceServers(session sfu.SID) []signalling.ICEServer {
-	if s.relay == nil {
-		return nil
-	}
-	return s.relay.servers(session)
-}
-
 // servers are for the client of a session, with credentials of its own. There are four URLs at most, since clients try all of them, and browsers
 // complain of five.
 func (r *relayService) servers(session sfu.SID) []signalling.ICEServer {

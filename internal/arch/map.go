@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 
 	"signalling/token":        {},
 	"signalling/token/ledger": {"signalling/token"},
-	"signalling":              {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/framecrypto", "sfu/relay", "signalling/token", "cluster", "timeline"},
+	"signalling":              {"sfu", "sfu/rtc", "sfu/forward", "sfu/packet", "sfu/codec", "sfu/framecrypto", "sfu/relay", "signalling/token", "internal/expiring", "cluster", "timeline"},
 
 	// Edges translate between a protocol and Session. They see the room's words (sfu) and never each other.
 	"signalling/livekit":    {"signalling", "signalling/token", "sfu", "sfu/codec", "cluster", "timeline"},

@@ -21,6 +21,8 @@ const (
 	// linger is how long the websocket of a client whose media connection failed stays open. Clients that leave close
 	// their media at once, and the leave itself may be slower.
 	linger = time.Second
+	// hearingWithin is how long ago a client may have said something that is heard: it pings us more often.
+	hearingWithin = 2 * clientPingInterval * time.Second
 	// resumeWithin is how long a client whose media connection failed may take to come back.
 	resumeWithin = 5 * time.Second
 	// repairWithin is how long it may then take to have media again; clients themselves give up after 15 s.
@@ -55,10 +57,11 @@ type client struct {
 	done      chan struct{} // closed when the loop has ended
 
 	grant    token.Grant
-	sdk      string // ClientInfo.sdk in lower case
-	protocol int32  // ClientInfo.protocol
-	pipe     *pipe  // nil while the client is detached
-	text     bool   // the client speaks JSON
+	sdk      string    // ClientInfo.sdk in lower case
+	protocol int32     // ClientInfo.protocol
+	pipe     *pipe     // nil while the client is detached
+	text     bool      // the client speaks JSON
+	heardAt  time.Time // when the client said something last
 	refresh  time.Time
 	hangUpAt time.Time // when the connection is closed; zero = not
 	deadline time.Time // when the client is given up; zero = not
@@ -223,7 +226,7 @@ func (c *client) take(f frame) {
 		c.log.Debug("frame not understood", "bytes", len(f.data), "err", err)
 		return
 	}
-	c.text = c.text || f.text
+	c.text, c.heardAt = c.text || f.text, time.Now()
 	c.tell() // what the room did before comes first: an answer may mention it
 	c.handle(&req)
 }
@@ -287,6 +290,15 @@ func (c *client) detached() {
 	}
 }
 
+// silent deals with a media connection over which nothing comes: if the client is heard, it is asked to resume at once, which it would otherwise do
+// after twice the time. If it is not, its network is gone, and nothing that we say would reach it.
+func (c *client) silent(now time.Time) {
+	if c.pipe != nil && now.Sub(c.heardAt) < hearingWithin && c.sess.EverConnected() {
+		c.sess.Lost()
+		c.sendLeave(sfu.UnknownReason, livekit.LeaveRequest_RESUME)
+	}
+}
+
 // failed deals with a dead media connection: the client has to come back soon, and to offer anew. What it says
 // meanwhile counts, above all that it leaves.
 func (c *client) failed() {
@@ -326,7 +338,12 @@ func (c *client) resume(r resumption) {
 	case !c.deadline.IsZero():
 		c.deadline = time.Now().Add(repairWithin)
 	}
-	c.log.Info("participant resumed", "why", r.admission.hello.ReconnectReason.String())
+	why := r.admission.hello.ReconnectReason
+	c.log.Info("participant resumed", "why", why.String())
+	if why == livekit.ReconnectReason_RR_PUBLISHER_FAILED || why == livekit.ReconnectReason_RR_SUBSCRIBER_FAILED {
+		c.sess.Lost()
+	}
+	c.sess.Return()
 	c.pipe, c.text = r.pipe, false
 	c.grant.Validity = r.admission.grant.Validity // what it allows was settled when the client joined
 	c.sendReconnect()

@@ -264,6 +264,9 @@ func (f *fake) newPC(target livekit.SignalTarget) *webrtc.PeerConnection {
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetIPFilter(func(ip net.IP) bool { return ip.IsLoopback() })
+	if f.node.settings != nil {
+		f.node.settings(&s)
+	}
 	var media webrtc.MediaEngine
 	if err := media.RegisterDefaultCodecs(); err != nil {
 		f.t.Fatal(err)

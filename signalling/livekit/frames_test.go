@@ -70,8 +70,8 @@ func TestJoinResponse(t *testing.T) {
 		ServerInfo:        &livekit.ServerInfo{Version: "1.13.5", Protocol: 17},
 		SubscriberPrimary: true,
 		FastPublish:       true,
-		PingInterval:      5,
-		PingTimeout:       15,
+		PingInterval:      2,
+		PingTimeout:       6,
 		EnabledPublishCodecs: []*livekit.Codec{
 			{Mime: "video/VP8"}, {Mime: "video/H264"}, {Mime: "video/VP9"}, {Mime: "video/AV1"}, {Mime: "audio/opus"}, {Mime: "audio/red"},
 		},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/webrtc/v4"
 	"go.uber.org/goleak"
 
 	"callserver/sfu"
@@ -32,6 +33,8 @@ type node struct {
 	rooms *sfu.Rooms
 	calls *signalling.Server
 	stop  func()
+
+	settings func(*webrtc.SettingEngine) // changes those of the fakes' connections, nil = nothing
 }
 
 type nodeOptions struct {

@@ -10,10 +10,11 @@ import (
 	"callserver/signalling"
 )
 
-// Seconds between a client's pings, and without any message from us after which it takes the connection for dead.
+// Seconds between a client's pings, and without any message from us after which it takes the connection for dead. A client whose address changed
+// notices by nothing else: its sockets stay as they were.
 const (
-	clientPingInterval = 5
-	clientPingTimeout  = 15
+	clientPingInterval = 2
+	clientPingTimeout  = 6
 )
 
 // serverInfo is what clients choose their behaviour by. Up to version 1.13.6 they send VP9 and AV1 as SVC instead of
@@ -41,12 +42,13 @@ func (c *client) greet(h hello) {
 func (c *client) joinResponse() *livekit.JoinResponse {
 	now := c.sess.Snapshot()
 	return &livekit.JoinResponse{
-		Room:              room(now.Room),
-		Participant:       participant(now.Self),
-		OtherParticipants: participants(now.Others),
-		ServerVersion:     serverInfo.Version,
-		ServerInfo:        serverInfo,
-		IceServers:        c.iceServers(),
+		Room:                room(now.Room),
+		Participant:         participant(now.Self),
+		OtherParticipants:   participants(now.Others),
+		ServerVersion:       serverInfo.Version,
+		ServerInfo:          serverInfo,
+		IceServers:          c.iceServers(),
+		ClientConfiguration: c.configuration(),
 		// A client with one connection has no subscriber side.
 		SubscriberPrimary:    !c.sess.Single() && now.Self.Permission.CanSubscribe,
 		FastPublish:          now.Self.Permission.CanPublish,
@@ -61,7 +63,7 @@ func (c *client) joinResponse() *livekit.JoinResponse {
 func (c *client) sendReconnect() {
 	now := c.sess.Snapshot()
 	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Reconnect{Reconnect: &livekit.ReconnectResponse{
-		IceServers: c.iceServers(), ServerInfo: serverInfo, LastMessageSeq: c.sequence,
+		IceServers: c.iceServers(), ClientConfiguration: c.configuration(), ServerInfo: serverInfo, LastMessageSeq: c.sequence,
 	}}})
 	all := append([]*livekit.ParticipantInfo{participant(now.Self)}, participants(now.Others)...)
 	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Update{
@@ -69,6 +71,14 @@ func (c *client) sendReconnect() {
 	}})
 	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_RoomUpdate{RoomUpdate: &livekit.RoomUpdate{Room: room(now.Room)}}})
 	c.sendToken()
+}
+
+// configuration is what the client is to do otherwise than it would, nil for nothing.
+func (c *client) configuration() *livekit.ClientConfiguration {
+	if !c.sess.RelayAlone() {
+		return nil
+	}
+	return &livekit.ClientConfiguration{ForceRelay: livekit.ClientConfigSetting_ENABLED}
 }
 
 func (c *client) iceServers() []*livekit.ICEServer {
@@ -114,6 +124,8 @@ func (c *client) tell() {
 		switch e := e.(type) {
 		case signalling.Connected:
 			c.connected(time.Now())
+		case signalling.TransportSilent:
+			c.silent(time.Now())
 		case signalling.TransportFailed:
 			if c.sess.EverConnected() { // otherwise the client still tries, and gives up by itself
 				c.failed()

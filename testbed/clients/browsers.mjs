@@ -11,6 +11,9 @@ const chromiumParameters = [
   '--disable-features=WebRtcHideLocalIpsWithMdns,Translate,OptimizationHints,MediaRouter', '--auto-select-desktop-capture-source=Entire screen',
 ];
 
+// hiding is a parameter as it is for who hides addresses, "" for none.
+const hiding = (parameter) => (parameter.startsWith('--use-fake') ? '' : parameter.replace('WebRtcHideLocalIpsWithMdns,', ''));
+
 const firefoxPreferences = {
   'media.navigator.streams.fake': true,
   'media.navigator.permission.disabled': true,
@@ -33,10 +36,11 @@ const firefoxPreferences = {
   'toolkit.telemetry.server': '',
 };
 
-// launchChromium starts one browser; executable may be a wrapper that runs it in a namespace of its own.
-export async function launchChromium({ executable = chromiumPath, secureOrigins = [], parameters = [] } = {}) {
+// launchChromium starts one browser; executable may be a wrapper that runs it in a namespace of its own. hidden has pages see names of mDNS in
+// place of addresses, as for people who have not let them use a camera: there are no devices then.
+export async function launchChromium({ executable = chromiumPath, secureOrigins = [], parameters = [], hidden = false } = {}) {
   const trusted = secureOrigins.length ? [`--unsafely-treat-insecure-origin-as-secure=${secureOrigins.join(',')}`] : [];
-  const browser = await chromium.launch({ executablePath: executable, headless: true, args: [...chromiumParameters, ...trusted, ...parameters] });
+  const browser = await chromium.launch({ executablePath: executable, headless: true, args: [...chromiumParameters.map(hidden ? hiding : String).filter(Boolean), ...trusted, ...parameters] });
   return {
     name: 'chromium',
     version: browser.version(),

@@ -84,10 +84,10 @@ export class Site {
     }
   }
 
-  // browser starts a Chromium at the client.
-  async browser(stage, pagesUrl) {
+  // browser starts a Chromium at the client, hidden as people have it: pages see names of mDNS in place of addresses.
+  async browser(stage, pagesUrl, { hidden = false } = {}) {
     const wrapper = await this.client.wrap(chromiumPath, join(stage.world.directory, `${stage.name.replaceAll(' ', '-')}.sh`));
-    const browser = await launchChromium({ executable: wrapper, secureOrigins: [new URL(pagesUrl).origin], ...stage.world.chromium });
+    const browser = await launchChromium({ executable: wrapper, secureOrigins: [new URL(pagesUrl).origin], hidden, ...stage.world.chromium });
     this.#closers.push(() => browser.close());
     return browser;
   }

@@ -22,6 +22,7 @@ let synthesiser;
 let sources = {}; // what this peer publishes, by LiveKit source: canvas cameras and tones
 let elements = new Map(); // track sid -> <video> or <audio>
 let listeners = new Map(); // track sid -> frequency meter
+let pictures = new Map(); // identity and source -> when the last picture of a video came, and the longest time between two
 let events = [];
 let rpcs = [];
 let recorder;
@@ -32,6 +33,26 @@ function log(type, detail = {}) {
   if (events.length > 2000) events.shift();
 }
 
+// follow notes when pictures come, also over reconnects.
+function follow(element, key) {
+  const note = () => {
+    const now = performance.now();
+    const seen = pictures.get(key) ?? { last: now, longest: 0 };
+    pictures.set(key, { last: now, longest: Math.max(seen.longest, now - seen.last) });
+    element.requestVideoFrameCallback?.(note);
+  };
+  element.requestVideoFrameCallback?.(note);
+}
+
+// still tells the longest time without a new picture since it was asked last, in milliseconds.
+function still(identity, source = 'camera') {
+  const seen = pictures.get(`${identity} ${source}`);
+  if (!seen) return 0;
+  const longest = Math.max(seen.longest, performance.now() - seen.last);
+  seen.longest = 0;
+  return Math.round(longest);
+}
+
 function show(track, publication, participant) {
   log('subscribed', { identity: participant.identity, source: publication.source, sid: publication.trackSid });
   const element = track.attach();
@@ -40,6 +61,7 @@ function show(track, publication, participant) {
   if (track.kind === 'video') {
     Object.assign(element.style, { width: '320px', height: '180px' });
     element.requestVideoFrameCallback?.(() => log('first frame', { identity: participant.identity, source: publication.source }));
+    follow(element, `${participant.identity} ${publication.source}`);
   }
   if (track.kind === 'audio') listeners.set(publication.trackSid, synthesiser.listen(track.mediaStreamTrack));
 }
@@ -196,7 +218,7 @@ function record(milliseconds) {
 window.peer = {
   record, recorded: () => recorder.take(),
   received: (identity, source) => remote(identity, source).track.mediaStreamTrack.id, // as getStats calls it
-  join, speak, film, snapshot, transport,
+  join, speak, film, snapshot, transport, still,
   leave: async () => { await room.disconnect(); },
   events: (type) => (type ? events.filter((e) => e.type === type) : events),
   mute: async (source, on) => { await (on ? local(source).mute() : local(source).unmute()); },

@@ -49,8 +49,7 @@ export class Site {
       const router = await this.#make();
       await router.sysctl({ 'ipv4/ip_forward': 1, 'ipv6/conf/all/forwarding': 1 });
       await this.#connect(i, { namespace: before, device, host }, { namespace: router, device: 'out', host: i === 0 ? '1' : '2' });
-      if (i === 0) this.#closers.push(() => here.ip('link delete public'));
-      else await this.#defaultRoute(router, 'out', i);
+      if (i > 0) await this.#defaultRoute(router, 'out', i);
       this.routers.push(router);
       [before, device, host] = [router, 'in', '1'];
     }
@@ -65,6 +64,7 @@ export class Site {
   async #connect(i, one, other) {
     const end = ({ host, ...rest }) => ({ ...rest, addresses: addresses(this.families, i, host) });
     await cable(end(one), end(other));
+    if (i === 0) this.#closers.push(() => here.ip('link delete public'));
   }
 
   #defaultRoute(namespace, device, i) {

@@ -2,12 +2,11 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { allSee } from '../clients/peer.mjs';
-import { claim, stopwatch, until } from '../clients/wait.mjs';
+import { claim, stopwatch } from '../clients/wait.mjs';
 import { cable, Namespace } from '../process/namespaces.mjs';
 import { Process, run } from '../process/process.mjs';
+import { server4, server6, Site } from '../reach/networks.mjs';
 
-export const server4 = '203.0.113.10';
-export const server6 = '2001:db8::10';
 const outside = '198.51.100.1'; // in a network namespace of its own
 
 const secret = randomBytes(24).toString('hex');
@@ -15,12 +14,15 @@ const clients = process.env.LONG ? 100 : 20;
 const messages = process.env.LONG ? 250 : 50; // each 20 ms after the other
 const ports = { http: 443, relay: 3478, tls: 5349 };
 
-// relay starts a server with a relay on the usual ports. Clients are told the one for TLS only where HTTPS has another port than its own.
+// relay starts a server with a relay on the usual ports, and lays the network of its clients' site: Chromium finds no TCP candidate on
+// loopback. Clients are told the port for TLS only where HTTPS has another one than its own.
 async function relay(stage, more = {}, http = ports.http) {
+  const site = await Site.open({ routers: 0 });
+  stage.after(() => site.close());
   const [certificate_file, key_file] = ['cert.pem', 'key.pem'].map((name) => join(stage.world.directory, name));
   await run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=callserver',
     '-addext', `subjectAltName=IP:${server4},IP:${server6}`, '-keyout', key_file, '-out', certificate_file]);
-  return stage.ownServer({
+  const server = await stage.ownServer({
     address: server4, secure: true, ports: { http },
     settings: ({ udp, tcp }) => ({
       http: { listen: `:${http}`, public_url: `https://${server4}:${http}` },
@@ -30,6 +32,7 @@ async function relay(stage, more = {}, http = ports.http) {
       turn: { secrets: [secret, randomBytes(24).toString('hex')], tls_port: ports.tls, relay_ports: '20000-29999', ...more },
     }),
   });
+  return Object.assign(server, { site });
 }
 
 // coturn runs its client against the server and returns what it says of the packets: none may be lost.
@@ -69,7 +72,7 @@ async function peers(stage) {
   await relay(stage, { peers: { allow: [`${outside}/32`] } });
   const elsewhere = await Namespace.open();
   stage.after(() => elsewhere.close());
-  await cable({ namespace: new Namespace(), device: 'public', addresses: ['198.51.100.2/24'] }, { namespace: elsewhere, device: 'net', addresses: [`${outside}/24`] });
+  await cable({ namespace: new Namespace(), device: 'beyond', addresses: ['198.51.100.2/24'] }, { namespace: elsewhere, device: 'net', addresses: [`${outside}/24`] });
   await elsewhere.ip('route add default via 198.51.100.2');
   const peer = new Process('turnutils_peer', [...elsewhere.enter, 'turnutils_peer', '-L', outside], { log: join(stage.world.directory, 'peer.log') });
   stage.after(() => peer.stop());
@@ -102,27 +105,35 @@ async function strangers(stage) {
   return 'a wrong secret, no time in the name: no relay';
 }
 
-// alice may use the relay over one transport alone, bob goes as he likes; both in a call at our SFU.
-const only = (name) => async (stage) => {
-  const { url, protocol } = transports[name];
-  const server = await relay(stage, {}, name === 'tls' ? 8443 : ports.http);
-  const pages = (await stage.world.pages()).url('127.0.0.1');
-  const [alice, bob] = await Promise.all([stage.peer('alice', 'chromium', pages), stage.peer('bob', 'chromium', pages)]);
-  await bob.join(server, stage.room, { single: false });
+// A call at our SFU in which bob goes as he likes, and all others by the relay alone: each over a transport of its own.
+async function relayed(stage, http, others) {
+  const server = await relay(stage, {}, http);
+  const all = await stage.world.pages();
+  const pages = all.url(server4);
+  const bob = await stage.peer('bob', 'chromium', all.url());
+  await bob.join(server, stage.room);
   await bob.publish();
-  await alice.join(server, stage.room, { relay: url });
-  await alice.publish();
-  await allSee([alice, bob], { frames: 5, seconds: 30 });
-  const { local, remote } = await until('alice is connected by the relay', async () => {
-    const pair = await alice.call('transport');
-    claim(pair?.local.type === 'relay' && pair.local.relay === protocol, `it is ${JSON.stringify(pair)}`);
-    return pair;
-  });
+  const browser = await server.site.browser(stage, pages);
+  const peers = await Promise.all(Object.keys(others).map((name) => stage.peer(name, browser, pages)));
+  for (const peer of peers) {
+    const { over, single } = others[peer.identity];
+    await peer.join(server, stage.room, { relay: transports[over].url, single });
+    await peer.publish();
+  }
+  await allSee([bob, ...peers], { frames: 5, seconds: 30 });
+  const notes = [];
+  for (const peer of peers) notes.push(`${others[peer.identity].over} ${await firstFrame(peer, transports[others[peer.identity].over])} ms`);
   claim(await metric(server, 'relay_packets_total{direction="down",kind="join"}') > 0, 'nothing went by the relay');
-  const [{ at: begun }] = await alice.events('connecting');
-  const { at } = await alice.event('first frame');
-  return `first frame after ${at - begun} ms, by ${local.url} to ${remote.address}:${remote.port}`;
-};
+  return `first frame by ${notes.join(', ')}`;
+}
+
+// firstFrame is how long a peer, which must be connected by the relay, waited for it.
+async function firstFrame(peer, { protocol, url }) {
+  const pair = await peer.call('transport');
+  claim(pair?.local.type === 'relay' && pair.local.relay === protocol && pair.local.url.includes(url), `${peer.identity} is connected by ${JSON.stringify(pair)}`);
+  const [{ at: begun }] = await peer.events('connecting');
+  return (await peer.event('first frame')).at - begun;
+}
 
 export const cases = [
   { name: 'stun', about: 'coturn\'s stunclient', run: stun },
@@ -130,8 +141,12 @@ export const cases = [
   { name: 'peers', about: 'coturn\'s uclient with peers outside', run: peers },
   { name: 'tcp peers', about: 'coturn\'s uclient with relays over TCP', run: tcpPeers },
   { name: 'strangers', about: 'coturn\'s uclient without a credential', run: strangers },
-  { name: 'relay udp', about: 'Chromium by the relay over UDP', run: only('udp') },
-  { name: 'relay tcp', about: 'Chromium by the relay over TCP', run: only('tcp') },
-  { name: 'relay tls', about: 'Chromium by the relay over TLS', run: only('tls') },
-  { name: 'relay 443', about: 'Chromium by the relay over TLS on the port of HTTPS', run: only('443') },
+  {
+    name: 'relayed', about: 'Chromium by the relay over UDP, TCP, and TLS on the port of HTTPS', seconds: 120,
+    run: (stage) => relayed(stage, ports.http, { alice: { over: 'udp' }, carol: { over: 'tcp', single: false }, dave: { over: '443' } }),
+  },
+  {
+    name: 'relayed tls', about: 'Chromium by the relay over TLS on a port of its own',
+    run: (stage) => relayed(stage, 8443, { alice: { over: 'tls' } }),
+  },
 ];

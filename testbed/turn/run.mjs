@@ -6,18 +6,15 @@
 // Prints a line a case and "N passed, N failed, N skipped"; exit status 1 when any failed. LONG=1 has a hundred clients in place of twenty.
 import { parseArgs } from 'node:util';
 import { npmPackages } from '../process/cache.mjs';
-import { enterNamespace, Namespace } from '../process/namespaces.mjs';
+import { enterNamespace } from '../process/namespaces.mjs';
 
 const { values: options } = parseArgs({
   options: { only: { type: 'string', multiple: true }, list: { type: 'boolean' }, keep: { type: 'boolean' } },
 });
 
 await npmPackages();
-const { cases, server4, server6 } = await import('./cases.mjs');
-if (!options.list) {
-  await enterNamespace();
-  await new Namespace().ip(`address add ${server4}/32 dev lo\naddress add ${server6}/128 dev lo nodad`);
-}
+const { cases } = await import('./cases.mjs');
+if (!options.list) await enterNamespace();
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'; // the certificate of these tests vouches for itself
 const { runSuite } = await import('../clients/runner.mjs');
 const passed = await runSuite('turn', cases, options, { ownAddress: '::', chromium: { parameters: ['--ignore-certificate-errors'] } });

@@ -109,7 +109,10 @@ const relayed = (text, Connection) => class extends Connection {
     return { ...configuration, iceTransportPolicy: 'relay', iceServers: iceServers.filter((s) => s.urls.length > 0) };
   }
 
-  constructor(configuration) { super(new.target.only(configuration)); }
+  constructor(configuration) {
+    super(new.target.only(configuration));
+    this.addEventListener('icecandidateerror', ({ url, errorCode, errorText }) => log('no candidate', { url, errorCode, errorText }));
+  }
 
   setConfiguration(configuration) { super.setConfiguration(this.constructor.only(configuration)); }
 };

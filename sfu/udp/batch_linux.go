@@ -46,7 +46,7 @@ type fast struct {
 }
 
 // open prepares batches, and asks the kernel (4.18 and later) whether it splits runs.
-func (f *fast) open(c *net.UDPConn) {
+func (f *fast) open(c syscall.Conn) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return
@@ -143,7 +143,11 @@ func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 	if err := s.fast.raw.Read(f.read); err != nil {
 		return err
 	}
-	if f.errno != 0 {
+	switch f.errno {
+	case 0:
+	case unix.EAGAIN, unix.EINTR: // of a bare socket, which does not wait
+		return ErrEmpty
+	default:
 		return os.NewSyscallError("recvmmsg", f.errno)
 	}
 	b.n, f.stale = f.got, f.got
@@ -233,10 +237,13 @@ func sendmmsg(fd uintptr, messages []message) (int, unix.Errno) {
 func (o *Outbox) flushBatch() {
 	f := &o.fast
 	f.vectors = f.vectors[:0]
-	for _, b := range o.datagrams {
-		v := unix.Iovec{Base: unsafe.SliceData(b)}
-		v.SetLen(len(b))
-		f.vectors = append(f.vectors, v)
+	for i := range o.runs {
+		r := &o.runs[i]
+		r.vector = len(f.vectors)
+		for k := r.first; k < r.first+r.count; k++ {
+			f.gather(o, &o.datagrams[k])
+		}
+		r.vectors = len(f.vectors) - r.vector
 	}
 	for at := 0; at < len(o.runs); at += BatchSize {
 		runs := o.runs[at:min(at+BatchSize, len(o.runs))]
@@ -248,6 +255,25 @@ func (o *Outbox) flushBatch() {
 	clear(f.vectors) // hold nobody's memory
 }
 
+// gather appends the parts of a datagram.
+func (f *outbox) gather(o *Outbox, d *datagram) {
+	if d.before == 0 && d.after == 0 {
+		f.vectors = append(f.vectors, vector(d.body))
+		return
+	}
+	head := &o.heads[d.head]
+	f.vectors = append(f.vectors, vector(head[:d.before]), vector(d.body))
+	if d.after > 0 {
+		f.vectors = append(f.vectors, vector(head[MaxHead:MaxHead+d.after]))
+	}
+}
+
+func vector(b []byte) unix.Iovec {
+	v := unix.Iovec{Base: unsafe.SliceData(b)}
+	v.SetLen(len(b))
+	return v
+}
+
 // prepare fills in the i-th message.
 func (o *Outbox) prepare(i int, r *run) {
 	f := &o.fast
@@ -257,8 +283,8 @@ func (o *Outbox) prepare(i int, r *run) {
 	} else {
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&r.to.name.four)), unix.SizeofSockaddrInet4
 	}
-	h.Iov = &f.vectors[r.first]
-	h.SetIovlen(r.count)
+	h.Iov = &f.vectors[r.vector]
+	h.SetIovlen(r.vectors)
 	h.Control, h.Flags = nil, 0
 	h.SetControllen(0)
 	if r.count == 1 {
@@ -282,7 +308,7 @@ func (o *Outbox) send(runs []run) {
 		s.counter.calls.Add(1)
 		r := &runs[at]
 		switch {
-		case err != nil: // closed
+		case err != nil: // closed, or full for too long
 			for _, r := range runs[at:] {
 				s.counter.lost.Add(uint64(r.count))
 			}
@@ -298,9 +324,7 @@ func (o *Outbox) send(runs []run) {
 			if !r.to.single.Swap(true) {
 				s.counter.unsegmented.Add(1)
 			}
-			for _, b := range o.datagrams[r.first : r.first+r.count] {
-				o.sendOne(r.to, b)
-			}
+			o.sendEach(r)
 			at++
 		default:
 			s.counter.lost.Add(uint64(r.count))

@@ -51,9 +51,9 @@ func BenchmarkFlush(b *testing.B) {
 // BenchmarkSingle is the same with one system call a datagram.
 func BenchmarkSingle(b *testing.B) {
 	from, to := listen(b, loopback, Options{}), listen(b, loopback, Options{})
-	o, d, data := from.NewOutbox(), NewDestination(addrOf(to)), make([]byte, 1200)
+	d, data := NewDestination(addrOf(to)), make([]byte, 1200)
 	b.ReportAllocs()
 	for b.Loop() {
-		o.sendOne(d, data)
+		from.sendOne(d, data)
 	}
 }

@@ -5,25 +5,32 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 )
 
 // BatchSize is how many datagrams one system call receives, or runs of datagrams it sends, at most.
 const BatchSize = 64
 
+// ErrEmpty means that a bare socket has nothing to receive.
+var ErrEmpty = errors.New("no datagram there")
+
 // Options describe a socket. The zero value is a socket of its own with the kernel's buffers.
 type Options struct {
-	Buffer int // bytes asked of the kernel for each direction; 0 = its default. It may grant less
-	Share  int // how many sockets share the port, so that as many cores receive; fewer where the system cannot; 0 = 1
+	Buffer int  // bytes asked of the kernel for each direction; 0 = its default. It may grant less
+	Single bool // runs are never sent in one piece
+	Share  int  // how many sockets share the port, so that as many cores receive; fewer where the system cannot; 0 = 1
 }
 
 // A Socket is a UDP socket. Sending, writing and Close are safe for concurrent use; one goroutine receives at a time.
 type Socket struct {
 	conn    net.PacketConn
 	ip      *net.UDPConn // conn where it is the system's, else nil
+	bare    addrPortConn // conn where it is one that Go's poller does not know, else nil
 	fast    fast
 	counter counters
 }
@@ -84,10 +91,22 @@ func newSocket(c net.PacketConn, o Options) *Socket {
 		_ = b.SetReadBuffer(o.Buffer) // best effort: the kernel's limit wins
 		_ = b.SetWriteBuffer(o.Buffer)
 	}
-	if s.ip != nil {
-		s.fast.open(s.ip)
+	switch c := c.(type) {
+	case *net.UDPConn:
+		s.fast.open(c)
+	case addrPortConn:
+		s.bare = c
+		s.fast.open(c)
 	}
+	s.fast.segments = s.fast.segments && !o.Single
 	return s
+}
+
+// addrPortConn is a connection of ours.
+type addrPortConn interface {
+	net.PacketConn
+	syscall.Conn
+	WriteToAddrPort(b []byte, to netip.AddrPort) (int, error)
 }
 
 // LocalAddr is the address that the socket listens on.
@@ -101,8 +120,11 @@ func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 		}
 		return len(b), nil
 	}
-	if s.ip != nil {
+	switch {
+	case s.ip != nil:
 		return s.ip.WriteToUDPAddrPort(b, to)
+	case s.bare != nil:
+		return s.bare.WriteToAddrPort(b, to)
 	}
 	return s.conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
 }
@@ -120,7 +142,7 @@ func (s *Socket) Stats() Stats {
 func (s *Socket) Segments() bool { return s.fast.segments }
 
 // Receive waits for datagrams and takes what is there, at most BatchSize, into b. If there is nothing yet it calls idle first, so that what the batches
-// before have brought is dealt with before it waits, and not while more of it arrives; nil does nothing. Errors other than net.ErrClosed pass.
+// before have brought is dealt with before it waits, and not while more of it arrives; nil does nothing. A bare socket does not wait: ErrEmpty. Errors other than net.ErrClosed pass.
 func (s *Socket) Receive(b *Inbox, idle func()) error {
 	if s.fast.ready() {
 		return s.receiveBatch(b, idle)

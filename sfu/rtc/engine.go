@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -166,6 +167,9 @@ func (e *Engine) UDPPort() int { return e.ports.UDPPort }
 
 // TCPPort is the port of ICE-TCP, 0 without TCP.
 func (e *Engine) TCPPort() int { return e.ports.TCPPort }
+
+// Intake is where media for a local address is taken that does not come by the network; nil if that is no address of ours.
+func (e *Engine) Intake(at netip.AddrPort) *port.Intake { return e.ports.Intake(at) }
 
 // Stats is a snapshot of the totals.
 func (e *Engine) Stats() EngineStats {

@@ -73,7 +73,7 @@ func (p *Ports) Has(a netip.Addr) bool {
 }
 
 // intake is the sockets of a local address, nil if there are none.
-func (p *Ports) intake(a netip.Addr) *intake {
+func (p *Ports) intake(a netip.Addr) *Intake {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.intakes[a]

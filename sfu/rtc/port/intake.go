@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"callserver/sfu/packet"
@@ -33,9 +34,9 @@ type Receiver interface {
 // isMedia is RFC 7983 §7: RTP and RTCP begin with a byte of 128 to 191.
 func isMedia(b []byte) bool { return len(b) > 0 && b[0]>>6 == 2 }
 
-// intake is the sockets of one local address. It takes the media off them and is a net.PacketConn with the rest, for Pion's ICE. Media from an
+// An Intake is the sockets of one local address. It takes the media off them and is a net.PacketConn with the rest, for Pion's ICE. Media from an
 // address without a route is dropped.
-type intake struct {
+type Intake struct {
 	sockets []*udp.Socket
 	after   func(home int) // called when a socket has nothing more, at the latest after maxBatches
 	control chan control
@@ -43,8 +44,11 @@ type intake struct {
 	once    sync.Once
 	loops   sync.WaitGroup
 
+	relayed atomic.Bool // there are relays
+
 	mu     sync.RWMutex
 	routes map[netip.AddrPort]Receiver
+	relays map[netip.AddrPort]relay
 }
 
 // control is a datagram that is no media, in the first n bytes of p's buffer.
@@ -55,9 +59,9 @@ type control struct {
 }
 
 // newIntake starts a read loop for each socket. Close ends them.
-func newIntake(sockets []*udp.Socket, after func(home int)) *intake {
-	in := &intake{sockets: sockets, after: after, control: make(chan control, maxControl), closed: make(chan struct{}),
-		routes: map[netip.AddrPort]Receiver{}}
+func newIntake(sockets []*udp.Socket, after func(home int)) *Intake {
+	in := &Intake{sockets: sockets, after: after, control: make(chan control, maxControl), closed: make(chan struct{}),
+		routes: map[netip.AddrPort]Receiver{}, relays: map[netip.AddrPort]relay{}}
 	for i := range sockets {
 		in.loops.Go(func() { in.readLoop(i) })
 	}
@@ -72,7 +76,7 @@ type reading struct {
 }
 
 // readLoop reads one socket until it is closed. Media stays in the packet that it was read into.
-func (in *intake) readLoop(home int) {
+func (in *Intake) readLoop(home int) {
 	r := &reading{}
 	for i := range r.packets {
 		r.refill(i)
@@ -131,7 +135,7 @@ func (r *reading) refill(i int) {
 }
 
 // lookUp finds who takes the media of the batch.
-func (in *intake) lookUp(r *reading) {
+func (in *Intake) lookUp(r *reading) {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
 	var last netip.AddrPort // the packets of a frame come one after the other
@@ -149,7 +153,7 @@ func (in *intake) lookUp(r *reading) {
 }
 
 // pass hands a datagram to Pion.
-func (in *intake) pass(c control) {
+func (in *Intake) pass(c control) {
 	select {
 	case in.control <- c:
 	default:
@@ -158,7 +162,7 @@ func (in *intake) pass(c control) {
 }
 
 // route has the media from an address go to r. It reports whether it does: unless firm, others keep what they have.
-func (in *intake) route(from netip.AddrPort, firm bool, r Receiver) bool {
+func (in *Intake) route(from netip.AddrPort, firm bool, r Receiver) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if now := in.routes[from]; !firm && now != nil && now != r {
@@ -169,7 +173,7 @@ func (in *intake) route(from netip.AddrPort, firm bool, r Receiver) bool {
 }
 
 // unroute ends that, unless somebody else has the address by now.
-func (in *intake) unroute(from netip.AddrPort, r Receiver) {
+func (in *Intake) unroute(from netip.AddrPort, r Receiver) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.routes[from] == r {
@@ -178,7 +182,7 @@ func (in *intake) unroute(from netip.AddrPort, r Receiver) {
 }
 
 // ReadFromAddrPort waits for a datagram that is no media. Pion uses it in place of ReadFrom.
-func (in *intake) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+func (in *Intake) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	select {
 	case c := <-in.control:
 		defer c.p.Release()
@@ -192,12 +196,16 @@ func (in *intake) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 }
 
 // WriteToAddrPort sends one datagram.
-func (in *intake) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+func (in *Intake) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if r, ok := in.relay(to); ok {
+		r.send(b)
+		return len(b), nil
+	}
 	return in.sockets[0].WriteToAddrPort(b, to)
 }
 
 // ReadFrom implements net.PacketConn.
-func (in *intake) ReadFrom(b []byte) (int, net.Addr, error) {
+func (in *Intake) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, from, err := in.ReadFromAddrPort(b)
 	if err != nil {
 		return n, nil, err
@@ -206,7 +214,7 @@ func (in *intake) ReadFrom(b []byte) (int, net.Addr, error) {
 }
 
 // WriteTo implements net.PacketConn.
-func (in *intake) WriteTo(b []byte, to net.Addr) (int, error) {
+func (in *Intake) WriteTo(b []byte, to net.Addr) (int, error) {
 	a, ok := to.(*net.UDPAddr)
 	if !ok {
 		return 0, fmt.Errorf("send to %v: no UDP address", to)
@@ -217,10 +225,10 @@ func (in *intake) WriteTo(b []byte, to net.Addr) (int, error) {
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // LocalAddr implements net.PacketConn.
-func (in *intake) LocalAddr() net.Addr { return in.sockets[0].LocalAddr() }
+func (in *Intake) LocalAddr() net.Addr { return in.sockets[0].LocalAddr() }
 
 // Close implements net.PacketConn: it closes the sockets and returns when their loops have ended.
-func (in *intake) Close() error {
+func (in *Intake) Close() error {
 	in.once.Do(func() {
 		close(in.closed)
 		for _, s := range in.sockets {
@@ -232,10 +240,10 @@ func (in *intake) Close() error {
 }
 
 // SetDeadline implements net.PacketConn. Deadlines would be those of all clients: there are none.
-func (in *intake) SetDeadline(time.Time) error { return nil }
+func (in *Intake) SetDeadline(time.Time) error { return nil }
 
 // SetReadDeadline implements net.PacketConn.
-func (in *intake) SetReadDeadline(time.Time) error { return nil }
+func (in *Intake) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline implements net.PacketConn.
-func (in *intake) SetWriteDeadline(time.Time) error { return nil }
+func (in *Intake) SetWriteDeadline(time.Time) error { return nil }

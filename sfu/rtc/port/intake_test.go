@@ -41,7 +41,7 @@ func open(t *testing.T, batches chan int) (*Ports, *net.UDPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	return &Ports{intakes: map[netip.Addr]*intake{netip.MustParseAddr("127.0.0.1"): in}}, client
+	return &Ports{intakes: map[netip.Addr]*Intake{netip.MustParseAddr("127.0.0.1"): in}}, client
 }
 
 // TestIntake tells media from the rest, and clients from each other.

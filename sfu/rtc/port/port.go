@@ -55,12 +55,12 @@ type Ports struct {
 
 	mu        sync.RWMutex
 	addresses []netip.Addr           // local ones in use, IPv4 first
-	intakes   map[netip.Addr]*intake // also of addresses that are gone
+	intakes   map[netip.Addr]*Intake // also of addresses that are gone
 }
 
 // Open opens the sockets that o asks for. The caller closes them.
 func Open(o Options) (*Ports, error) {
-	p := &Ports{Net: o.Net, intakes: map[netip.Addr]*intake{}}
+	p := &Ports{Net: o.Net, intakes: map[netip.Addr]*Intake{}}
 	if o.After == nil {
 		o.After = func(int) {}
 	}

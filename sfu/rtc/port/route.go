@@ -16,7 +16,7 @@ var ErrTaken = errors.New("the address is another client's")
 type Route struct {
 	Sockets []*udp.Socket // of the local address; nil over TCP
 	To      *udp.Destination
-	Write   func(b []byte) // over TCP: sends one datagram, or loses it if the client reads too slowly
+	Write   func(b []byte) // in place of both, over TCP: sends one datagram, or loses it if the client reads too slowly
 
 	detach func()
 }
@@ -43,7 +43,11 @@ func (p *Ports) Attach(l Link, firm bool, r Receiver) (*Route, error) {
 	if !in.route(remote, firm, r) {
 		return nil, ErrTaken
 	}
-	return &Route{Sockets: in.sockets, To: udp.NewDestination(remote), detach: func() { in.unroute(remote, r) }}, nil
+	detach := func() { in.unroute(remote, r) }
+	if way, ok := in.relay(remote); ok {
+		return &Route{Sockets: way.sockets, To: way.to, Write: way.write, detach: detach}, nil
+	}
+	return &Route{Sockets: in.sockets, To: udp.NewDestination(remote), detach: detach}, nil
 }
 
 func (p *Ports) attachTCP(remote netip.AddrPort, r Receiver) (*Route, error) {

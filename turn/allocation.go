@@ -22,6 +22,7 @@ type Allocation struct {
 
 	connections atomic.Int32 // to peers, over TCP
 	socket      interface{ Close() error }
+	carrier     carrier // the socket, if it is one of UDP
 
 	// The ledger's, under its lock.
 	client   client       // zero until pion has told
@@ -92,23 +93,37 @@ func (a *Allocation) name(ours, name netip.AddrPort) bool {
 	return true
 }
 
-// Up reports whether so many bytes may go from the client to a peer, and counts them if so.
-func (a *Allocation) Up(bytes int, now time.Time) bool { return a.pass(up, bytes, now) }
+// Up reports whether so many bytes, in so many packets, may go from the client to a peer, and counts them if so.
+func (a *Allocation) Up(packets, bytes int, now time.Time) bool {
+	return a.pass(up, packets, bytes, now)
+}
 
-// Down is Up for what comes from a peer.
-func (a *Allocation) Down(bytes int, now time.Time) bool { return a.pass(down, bytes, now) }
-
-func (a *Allocation) pass(direction, bytes int, now time.Time) bool {
-	if !a.meters[direction].pass(bytes, now) || !a.relay.meters[direction].pass(bytes, now) {
+// Down counts what has gone to the client from peers, and reports whether more may. With nothing it counts a packet as refused if none may.
+func (a *Allocation) Down(packets, bytes int, now time.Time) bool {
+	own, all := a.meters[down].spend(bytes, now), a.relay.meters[down].spend(bytes, now)
+	if packets > 0 {
+		a.count(down, packets, bytes)
+	} else if !own || !all {
 		a.relay.counts.refuse(refusedBitrate)
+	}
+	return own && all
+}
+
+// pass reports whether packets may pass in a direction, and counts them if so.
+func (a *Allocation) pass(direction, packets, bytes int, now time.Time) bool {
+	if !a.meters[direction].pass(bytes, now) || !a.relay.meters[direction].pass(bytes, now) {
+		a.relay.counts.refused[refusedBitrate].Add(uint64(packets))
 		return false
 	}
-	a.usage.packets[direction].Add(1)
-	a.usage.bytes[direction].Add(uint64(bytes))
-	c := &a.relay.counts.carried[a.scope]
-	c.packets[direction].Add(1)
-	c.bytes[direction].Add(uint64(bytes))
+	a.count(direction, packets, bytes)
 	return true
+}
+
+func (a *Allocation) count(direction, packets, bytes int) {
+	for _, u := range []*usage{&a.usage, &a.relay.counts.carried[a.scope]} {
+		u.packets[direction].Add(uint64(packets))
+		u.bytes[direction].Add(uint64(bytes))
+	}
 }
 
 // end closes the socket below pion, which then ends the allocation.

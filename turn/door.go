@@ -3,6 +3,7 @@ package turn
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,9 +23,10 @@ type door struct {
 	net.Listener
 	relay *Relay
 
-	mu     sync.Mutex
-	open   map[*connection]struct{}
-	closed bool
+	mu      sync.Mutex
+	open    map[*connection]struct{}
+	clients map[netip.AddrPort]*connection // of open, by where they come from
+	closed  bool
 }
 
 // Accept implements net.Listener.
@@ -35,7 +37,7 @@ func (d *door) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if accepted := d.enter(c); accepted != nil {
-			return accepted, nil
+			return accepted.way, nil
 		}
 		_ = c.Close()
 	}
@@ -49,9 +51,24 @@ func (d *door) enter(c net.Conn) *connection {
 		return nil
 	}
 	accepted := &connection{Conn: c, door: d, begun: time.Now()}
-	d.open[accepted] = struct{}{}
+	accepted.from = addrPort(c.RemoteAddr())
+	accepted.way = d.relay.way.stream(accepted)
+	d.open[accepted], d.clients[accepted.from] = struct{}{}, accepted
 	d.relay.ended.Add(1)
 	return accepted
+}
+
+// of is what the client at an address is connected by; nil if it is not, or there is no door.
+func (d *door) of(from netip.AddrPort) net.Conn {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.clients[from]; c != nil {
+		return c.way
+	}
+	return nil
 }
 
 // Close implements net.Listener: it also ends the connections, which pion then lets go.
@@ -69,6 +86,8 @@ func (d *door) Close() error {
 type connection struct {
 	net.Conn
 	door    *door
+	from    netip.AddrPort
+	way     net.Conn // by which pion uses it
 	begun   time.Time
 	settled atomic.Bool // it has an allocation, or is bound to a peer's connection
 	set     atomic.Int64
@@ -128,6 +147,9 @@ func (c *connection) Close() error {
 		_ = c.Conn.Close()
 		c.door.mu.Lock()
 		delete(c.door.open, c)
+		if c.door.clients[c.from] == c {
+			delete(c.door.clients, c.from)
+		}
 		c.door.mu.Unlock()
 		c.door.relay.ended.Done()
 	})

@@ -76,7 +76,7 @@ type onWire struct {
 	wire *wire
 }
 
-func (p onWire) Listen(netip.AddrPort) (net.PacketConn, error) { return p.wire, nil }
+func (p onWire) listen(netip.AddrPort) (net.PacketConn, error) { return p.wire, nil }
 
 // FuzzUDP: whatever strangers and clients send, the relay goes on, reaches nobody that it may not, and gives strangers at most five bytes for one.
 func FuzzUDP(f *testing.F) {
@@ -102,11 +102,12 @@ func FuzzUDP(f *testing.F) {
 		Places: func() []Place {
 			return []Place{{netip.MustParseAddrPort("127.0.0.1:7"), netip.MustParseAddrPort("127.0.0.1:7")}}
 		},
-		Path: onWire{wire: line}, Secrets: []string{secret, "another"}, UserAllocations: 1 << 20, AddressAllocations: 1 << 20,
+		Secrets: []string{secret, "another"}, UserAllocations: 1 << 20, AddressAllocations: 1 << 20,
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
+	w.way = onWire{wire: line}
 	f.Cleanup(func() { _ = w.Close() })
 	if _, err := w.ListenUDP(netip.AddrPort{}); err != nil {
 		f.Fatal(err)

@@ -66,26 +66,60 @@ func (l *listener) permits(from net.Addr, peer net.IP) bool {
 
 // allocated is pion's word that an allocation has a client.
 func (l *listener) allocated(from, _ net.Addr, _, _, _ string, public net.Addr, _ int) {
-	a, may := l.relay.ledger.attach(client{l, addrPort(from)}, public)
+	at := client{l, addrPort(from)}
+	a, may := l.relay.ledger.attach(at, public)
 	switch {
 	case a == nil: // over already
+		return
 	case may:
 		l.relay.counts.opened[a.scope].Add(1)
 	default: // requests at once that found room for one
 		l.relay.counts.refuse(refusedAddress)
 		a.end()
+		return
+	}
+	if a.carrier == nil {
+		return
+	}
+	if err := a.carrier.serve(at, l.doors.of(at.at), a.public); err != nil {
+		l.relay.log.Debug("no relay for a client", "error", err)
+		a.end()
 	}
 }
 
-func (l *listener) bound(from, _ net.Addr, _, _, _ string, public, peer net.Addr, channel uint16) {
-	if a := l.relay.ledger.at(addrPort(public), false); a != nil && l.socket != nil {
-		l.relay.path.Bound(Binding{Listener: l.socket, Client: addrPort(from), Channel: channel, Allocation: a, Peer: addrPort(peer)})
+// carrier is what carries for the allocation at a relayed address, nil if nothing does.
+func (l *listener) carrier(public net.Addr) carrier {
+	if a := l.relay.ledger.at(addrPort(public), false); a != nil {
+		return a.carrier
+	}
+	return nil
+}
+
+func (l *listener) bound(_, _ net.Addr, _, _, _ string, public, peer net.Addr, channel uint16) {
+	if c := l.carrier(public); c != nil {
+		c.Bind(channel, addrPort(peer))
 	}
 }
 
-func (l *listener) unbound(from, _ net.Addr, _, _, _ string, _, peer net.Addr, channel uint16) {
-	if l.socket != nil {
-		l.relay.path.Unbound(Binding{Listener: l.socket, Client: addrPort(from), Channel: channel, Peer: addrPort(peer)})
+func (l *listener) unbound(_, _ net.Addr, _, _, _ string, public, _ net.Addr, channel uint16) {
+	if c := l.carrier(public); c != nil {
+		c.Unbind(channel)
+	}
+}
+
+func (l *listener) permitted(_, _ net.Addr, _, _, _ string, public net.Addr, peer net.IP) {
+	if a, ok := netip.AddrFromSlice(peer); ok {
+		if c := l.carrier(public); c != nil {
+			c.Permit(a)
+		}
+	}
+}
+
+func (l *listener) forbidden(_, _ net.Addr, _, _, _ string, public net.Addr, peer net.IP) {
+	if a, ok := netip.AddrFromSlice(peer); ok {
+		if c := l.carrier(public); c != nil {
+			c.Forbid(a)
+		}
 	}
 }
 
@@ -94,17 +128,16 @@ func (l *listener) Validate() error { return nil }
 
 // AllocatePacketConn implements pion.RelayAddressGenerator. Without a user it is asked whether a port with an even number is free.
 func (l *listener) AllocatePacketConn(c pion.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
-	var socket net.PacketConn
 	a, err := l.open(c, func(a *Allocation, at netip.AddrPort) (err error) {
-		if socket, err = l.relay.path.Relay(a, at); err == nil {
-			a.socket, a.local = socket, addrPort(socket.LocalAddr())
+		if a.carrier, err = l.relay.way.relay(a, at); err == nil {
+			a.socket, a.local = a.carrier, addrPort(a.carrier.LocalAddr())
 		}
 		return err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return &relaySocket{socket, a}, net.UDPAddrFromAddrPort(a.public), nil
+	return &relaySocket{a.carrier, a}, net.UDPAddrFromAddrPort(a.public), nil
 }
 
 // open makes an allocation. listen opens its socket.

@@ -40,3 +40,18 @@ func (m *meter) pass(n int, now time.Time) bool {
 		}
 	}
 }
+
+// spend counts n things that have passed, and reports whether more may.
+func (m *meter) spend(n int, now time.Time) bool {
+	if m.cost == 0 {
+		return true
+	}
+	at, cost := now.UnixNano(), int64(n)*m.cost>>10
+	for {
+		empty := m.empty.Load()
+		next := max(empty, at) + cost
+		if n == 0 || m.empty.CompareAndSwap(empty, next) {
+			return next <= at+m.burst
+		}
+	}
+}

@@ -89,6 +89,9 @@ func (r *Relay) Stats() Stats {
 	users := map[string]*UserStats{}
 	for _, a := range r.ledger.live() {
 		now[a.scope]++
+		if a.carrier != nil {
+			a.carrier.Settle()
+		}
 		u := users[a.user]
 		if u == nil {
 			u = &UserStats{User: r.counts.pseudonym(a.user)}

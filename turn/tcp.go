@@ -138,7 +138,7 @@ func (p *peerConn) Write(b []byte) (int, error) {
 }
 
 func (p *peerConn) pay(direction, bytes int) {
-	for bytes > 0 && !p.allocation.pass(direction, bytes, time.Now()) && !p.closed.Load() {
+	for bytes > 0 && !p.allocation.pass(direction, 1, bytes, time.Now()) && !p.closed.Load() {
 		time.Sleep(retryTime)
 	}
 }

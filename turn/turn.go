@@ -18,6 +18,7 @@ import (
 
 	"callserver/internal/expiring"
 	"callserver/internal/pionlog"
+	"callserver/turn/path"
 )
 
 // realm is told to every client. Nobody has a password in it that lasts, so its name means nothing; it is short because it is part of answers to
@@ -59,7 +60,7 @@ type Options struct {
 	AllocationBitrate  int64 // bits/s in each direction
 	Bitrate            int64 // of all together, in each direction; 0 = no limit
 
-	Path   Path         // how packets travel; nil = by pion/turn, one system call each
+	Path   *path.Path   // carries packets; nil = pion/turn does, with one system call each
 	Logger *slog.Logger // nil = none
 
 	clock func() time.Time // for what is not about packets; nil = time.Now
@@ -74,7 +75,7 @@ type Relay struct {
 	options Options
 	log     *slog.Logger
 	clock   func() time.Time
-	path    Path
+	way     way
 	policy  policy
 	keys    keys
 	ledger  ledger
@@ -97,9 +98,9 @@ func New(o Options) (*Relay, error) {
 		return nil, errors.New("turn: no places")
 	}
 	o.setDefaults()
-	r := &Relay{options: o, log: o.Logger, clock: o.clock, path: o.Path, callers: expiring.New[netip.Prefix, *meter](maxCallers)}
-	if r.path == nil {
-		r.path = plain{}
+	r := &Relay{options: o, log: o.Logger, clock: o.clock, way: plain{}, callers: expiring.New[netip.Prefix, *meter](maxCallers)}
+	if o.Path != nil {
+		r.way = fast{o.Path}
 	}
 	r.keys = newKeys(o.Secrets)
 	r.policy = policy{places: o.Places, addresses: o.Addresses, peers: o.Peers}
@@ -164,14 +165,15 @@ func interfaceAddresses() ([]netip.Addr, error) {
 // A listener is one way that clients come in. Each has a server of pion's own, whose callbacks thus know where a client came from.
 type listener struct {
 	relay  *Relay
-	socket net.PacketConn // of UDP, as Path opened it; nil = connections
+	socket net.PacketConn // of UDP; nil = connections
+	doors  *door          // of connections; nil = UDP
 	local  netip.Addr     // of UDP
 	server *pion.Server
 }
 
 // ListenUDP serves clients that send to a local address, which answers come from as well. It returns the address; port 0 is any free one.
 func (r *Relay) ListenUDP(at netip.AddrPort) (netip.AddrPort, error) {
-	socket, err := r.path.Listen(at)
+	socket, err := r.way.listen(at)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -186,8 +188,8 @@ func (r *Relay) ListenUDP(at netip.AddrPort) (netip.AddrPort, error) {
 
 // Accept serves the clients that connect to a listener, which has dealt with TLS already. Close closes it.
 func (r *Relay) Accept(from net.Listener) error {
-	l := &listener{relay: r}
-	doors := &door{Listener: from, relay: r, open: map[*connection]struct{}{}}
+	doors := &door{Listener: from, relay: r, open: map[*connection]struct{}{}, clients: map[netip.AddrPort]*connection{}}
+	l := &listener{relay: r, doors: doors}
 	return r.serve(l, &pion.ServerConfig{
 		ListenerConfigs: []pion.ListenerConfig{{Listener: doors, RelayAddressGenerator: l, PermissionHandler: l.permits}},
 	}, from)
@@ -207,6 +209,7 @@ func (r *Relay) serve(l *listener, c *pion.ServerConfig, socket interface{ Close
 	c.AllocationLifetime = allocationLife
 	c.EventHandler = pion.EventHandler{
 		OnAuth: l.authenticated, OnAllocationCreated: l.allocated, OnChannelCreated: l.bound, OnChannelDeleted: l.unbound,
+		OnPermissionCreated: l.permitted, OnPermissionDeleted: l.forbidden,
 	}
 	server, err := pion.NewServer(*c)
 	if err != nil {

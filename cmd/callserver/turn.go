@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -19,11 +20,13 @@ import (
 	"callserver/sfu/rtc"
 	"callserver/signalling"
 	"callserver/turn"
+	"callserver/turn/path"
 )
 
 // A relayService is the relay with its listeners.
 type relayService struct {
 	*turn.Relay
+	path    *path.Path // nil = none
 	engine  *rtc.Engine
 	log     *slog.Logger
 	udp     []netip.AddrPort // at the start, and then followLoop's
@@ -50,11 +53,15 @@ func (s *server) openRelay(c *config.Config, log *slog.Logger) error {
 	if !t.Enabled {
 		return nil
 	}
-	relay, err := turn.New(relayOptions(c, s.engine, log))
+	way, err := openPath(s.engine, log)
 	if err != nil {
 		return err
 	}
-	r := &relayService{Relay: relay, engine: s.engine, log: log, urls: relayURLs{domain: t.Domain}}
+	relay, err := turn.New(relayOptions(c, s.engine, way, log))
+	if err != nil {
+		return errors.Join(err, closePath(way))
+	}
+	r := &relayService{Relay: relay, path: way, engine: s.engine, log: log, urls: relayURLs{domain: t.Domain}}
 	s.relay = r
 	if r.urls.udp, err = r.listenUDP(t.UDPPort); err != nil {
 		return fmt.Errorf("turn.udp_port: %w", err)
@@ -75,7 +82,33 @@ func (s *server) openRelay(c *config.Config, log *slog.Logger) error {
 	return nil
 }
 
-func relayOptions(c *config.Config, engine *rtc.Engine, log *slog.Logger) turn.Options {
+// openPath opens what carries relayed packets, past pion and into the media ports; nil where the system has no batches.
+func openPath(engine *rtc.Engine, log *slog.Logger) (*path.Path, error) {
+	way, err := path.New(path.Options{
+		Media: func(to netip.AddrPort) path.Intake {
+			if in := engine.Intake(to); in != nil {
+				return in
+			}
+			return nil
+		},
+		Panicked: func(value any) {
+			log.Error("panic in what is relayed", "panic", value, "stack", string(debug.Stack()))
+		},
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil
+	}
+	return way, err
+}
+
+func closePath(way *path.Path) error {
+	if way == nil {
+		return nil
+	}
+	return way.Close()
+}
+
+func relayOptions(c *config.Config, engine *rtc.Engine, way *path.Path, log *slog.Logger) turn.Options {
 	return turn.Options{
 		Places: func() []turn.Place {
 			var out []turn.Place
@@ -88,7 +121,7 @@ func relayOptions(c *config.Config, engine *rtc.Engine, log *slog.Logger) turn.O
 		FirstPort: c.TURN.FirstPort, LastPort: c.TURN.LastPort,
 		UserAllocations: c.Limits.Relay.User, AddressAllocations: c.Limits.Relay.Address, Allocations: c.Limits.Relay.Server,
 		AllocationBitrate: c.Limits.Relay.AllocationBitrate, Bitrate: c.Limits.Relay.Bitrate,
-		Logger: log,
+		Path: way, Logger: log,
 	}
 }
 
@@ -216,7 +249,7 @@ func (r *relayService) work() (work []func(context.Context) error) {
 
 // close ends the relay and its sockets.
 func (r *relayService) close() error {
-	errs := []error{r.Close()}
+	errs := []error{r.Close(), closePath(r.path)}
 	for _, s := range r.streams {
 		errs = append(errs, s.Close())
 	}

@@ -47,14 +47,15 @@ var allowed = map[string][]string{
 	"signalling/matrixrtc/standing": {"signalling/homeserver", "signalling/token", "internal/expiring"},
 	"signalling/whip":               {"signalling", "signalling/token", "sfu", "sfu/codec", "timeline"},
 
-	"turn":     {"sfu/udp", "internal/expiring", "internal/internet", "internal/pionlog"},
-	"edge":     {},
-	"cluster":  {},
-	"timeline": {},
-	"web":      {"timeline", "signalling/token"},
-	"doctor":   {"signalling/token"},
-	"setup":    {"signalling/token", "signalling/homeserver"},
-	"bench":    {"sfu/packet", "sfu/codec", "signalling/token"},
+	"turn/path": {"sfu/packet", "sfu/udp"}, // below the server, beside the media ports, to which it hands packets by an interface
+	"turn":      {"turn/path", "internal/expiring", "internal/internet", "internal/pionlog"},
+	"edge":      {},
+	"cluster":   {},
+	"timeline":  {},
+	"web":       {"timeline", "signalling/token"},
+	"doctor":    {"signalling/token"},
+	"setup":     {"signalling/token", "signalling/homeserver"},
+	"bench":     {"sfu/packet", "sfu/codec", "signalling/token"},
 
 	// Certificates are shown by edge, which does not care who issued them.
 	"edge/acme": {},

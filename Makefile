@@ -1,7 +1,7 @@
 # callserver. `make` alone lists the targets. Every go command carries -tags goolm: mautrix's crypto needs it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test long check hooks lint fuzz bench bench-compare web
+.PHONY: help build run demo test long check hooks lint fuzz bench bench-compare bench-turn web
 
 export GOFLAGS := $(filter-out -tags=goolm,$(shell go env GOFLAGS)) -tags=goolm
 BIN := .cache/bin
@@ -45,6 +45,10 @@ bench: $(BIN)/benchstat ## benchmarks, six times each, into bench.txt (PKG=./sfu
 
 bench-compare: ## the same load on callserver and livekit-server in turn, ratios of the medians (CASE=a|b|c|d|all, ROUNDS=3, ARGS="...", OFFLOAD=off, KNEE=1, OVERLOAD=callserver=N,livekit=N)
 	CGO_ENABLED=0 go run ./testbed/bench -case $(or $(CASE),b) -rounds $(or $(ROUNDS),3) -args "$(ARGS)" -offload $(or $(OFFLOAD),on) $(if $(ONLY),-only $(ONLY)) $(if $(KNEE),-knee) $(if $(OVERLOAD),-overload $(OVERLOAD))
+
+bench-turn: ## the same load on callserver's relay and coturn (Debian's package) in turn (CASE=all|peer|sfu|memory, ROUNDS=5, ARGS="...")
+	CGO_ENABLED=0 go build -trimpath -o .cache/bench/turnbench ./testbed/turnbench
+	.cache/bench/turnbench -case $(or $(CASE),all) -rounds $(or $(ROUNDS),5) $(ARGS)
 
 web: ## check, test and build the page into web/dist
 	cd web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build

@@ -24,7 +24,13 @@ import (
 	"callserver/internal/testnet/pebble"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, pebble.Lingering()...) }
+func TestMain(m *testing.M) {
+	var lingering []goleak.Option
+	if pebble.Given() {
+		lingering = pebble.Lingering()
+	}
+	goleak.VerifyTestMain(m, lingering...)
+}
 
 // freePorts lets any number of servers run side by side.
 var freePorts = []string{

@@ -46,11 +46,11 @@ type Authority struct {
 // setting names the program, in the environment.
 const setting = "CALLSERVER_TEST_PEBBLE"
 
-// Lingering are goroutines that whoever asked an authority leaves behind, none where tests were given none.
+// Given reports whether tests were given an authority.
+func Given() bool { return os.Getenv(setting) != "" }
+
+// Lingering are goroutines that whoever asks an authority leaves behind.
 func Lingering() []goleak.Option {
-	if os.Getenv(setting) == "" {
-		return nil
-	}
 	return []goleak.Option{
 		// One for each authority, in a package variable of certmagic: it lives as long as the process.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"),

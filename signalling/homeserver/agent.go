@@ -34,7 +34,7 @@ func (h *Homeserver) As(user id.UserID) (Agent, error) {
 		return Agent{}, fmt.Errorf("act as %s: %w", user, ErrNoPrivilege)
 	}
 	// Always with user_id: without it Dendrite knows no full user id for the sender.
-	return Agent{h, identity{r.AppToken, user}}, nil
+	return Agent{h, identity{token: r.AppToken, user: user}}, nil
 }
 
 // User is in whose name the agent acts; empty if only its token says.

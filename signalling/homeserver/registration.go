@@ -19,8 +19,11 @@ const scopeIsJoined = "urn:matrix:client:io.element.msc4502:rooms:is_joined"
 
 // The users of the registrations that this program writes.
 const (
-	senderLocalpart = "_callserver"
-	wideLocalpart   = "_callserver-wide" // outside the ghosts' namespace, which is exclusive
+	botLocalpart = "_callserver"
+	// Senders are outside the namespace of the bot and ghosts, which is exclusive. The bot is none, because Synapse keeps no
+	// mail for a sender.
+	narrowLocalpart = "_callserver-narrow"
+	wideLocalpart   = "_callserver-wide"
 )
 
 // A Registration is how a homeserver and an application service know each other (Application Service API,
@@ -32,6 +35,7 @@ type Registration struct {
 	ServerToken     string     `yaml:"hs_token"`
 	SenderLocalpart string     `yaml:"sender_localpart"`
 	RateLimited     bool       `yaml:"rate_limited"`
+	Devices         bool       `yaml:"io.element.msc4190,omitempty"` // it may make devices for its users (MSC4190)
 	Ephemeral       bool       `yaml:"receive_ephemeral,omitempty"`
 	Scopes          []string   `yaml:"io.element.msc4502.scopes,omitempty"`
 	ProxyPrefix     string     `yaml:"io.element.msc4512.proxy_prefix,omitempty"` // paths that the homeserver hands on to ProxyURL
@@ -54,12 +58,12 @@ type Namespace struct {
 	Regex     string `yaml:"regex"`
 }
 
-// NarrowRegistration makes a registration with new tokens for the sender user and ghosts of this program. The
+// NarrowRegistration makes a registration with new tokens for the bot and ghosts of this program. The
 // homeserver pushes the events of their rooms to url.
 func NarrowRegistration(serverName, url string) *Registration {
-	r := newRegistration("callserver", senderLocalpart)
+	r := newRegistration("callserver", narrowLocalpart)
 	r.URL = &url
-	r.Namespaces.Users = []Namespace{{Exclusive: true, Regex: "@_callserver_.*:" + regexp.QuoteMeta(serverName)}}
+	r.Namespaces.Users = []Namespace{{Exclusive: true, Regex: "@_callserver(_.*)?:" + regexp.QuoteMeta(serverName)}}
 	r.Namespaces.Aliases = []Namespace{{Exclusive: true, Regex: "#_callserver_.*:" + regexp.QuoteMeta(serverName)}}
 	return r
 }
@@ -74,7 +78,7 @@ func WideRegistration(serverName string) *Registration {
 
 func newRegistration(name, sender string) *Registration {
 	return &Registration{
-		ID: name, AppToken: newToken(), ServerToken: newToken(), SenderLocalpart: sender,
+		ID: name, AppToken: newToken(), ServerToken: newToken(), SenderLocalpart: sender, Devices: true,
 		Scopes:     []string{scopeIsJoined},
 		Namespaces: Namespaces{Aliases: []Namespace{}, Rooms: []Namespace{}},
 	}
@@ -170,14 +174,22 @@ func (h *Homeserver) registration(fits func(*Registration) bool) *Registration {
 	return nil
 }
 
-// Sender is the user of the registration that receives events: whoever sees a room through it is this user. It is empty
-// if there is no such registration.
+// Sender is this program's own user of the registration that receives events: the bot, or in registrations of old and
+// of others the sender. Whoever sees a room through it is this user. It is empty if there is no such registration.
 func (h *Homeserver) Sender() id.UserID {
 	r := h.receiver()
 	if r == nil {
 		return ""
 	}
-	return id.NewUserID(r.SenderLocalpart, h.options.ServerName)
+	if bot := id.NewUserID(botLocalpart, h.Name()); r.covers(bot) {
+		return bot
+	}
+	return id.NewUserID(r.SenderLocalpart, h.Name())
+}
+
+// sends reports whether a user is the sender of a registration, as the homeserver understands it.
+func (h *Homeserver) sends(user id.UserID) bool {
+	return h.registration(func(r *Registration) bool { return id.NewUserID(r.SenderLocalpart, h.Name()) == user }) != nil
 }
 
 // Own reports whether a user is this program's: the sender of a registration, or one that nobody else may register.

@@ -76,13 +76,39 @@ func newDialer() *net.Dialer { return &net.Dialer{Timeout: dialTimeout} }
 
 // An identity is in whose name a request is made.
 type identity struct {
-	token string
-	user  id.UserID // asserted by an application service; empty for the token's own
+	token  string
+	user   id.UserID   // asserted by an application service; empty for the token's own
+	device id.DeviceID // of the user, also asserted; empty for none
+	own    bool        // the token is the device's own: nothing is asserted
 }
 
 // request asks the homeserver for one thing and decodes the answer into out unless that is nil. The parts of the path
 // are escaped; none may be a dot segment, which proxies resolve.
 func (h *Homeserver) request(ctx context.Context, who identity, op, method string, query url.Values, in, out any, path ...any) error {
+	err := h.once(ctx, who, op, method, query, in, out, path...)
+	var answer *Error
+	if errors.As(err, &answer) && answer.Code == "M_FORBIDDEN" && strings.Contains(answer.Text, "has not registered this user") && h.Own(who.user) {
+		if h.register(ctx, who) == nil {
+			return h.once(ctx, who, op, method, query, in, out, path...)
+		}
+	}
+	return err
+}
+
+// register has the homeserver know a user of ours. One that it knows is fine.
+func (h *Homeserver) register(ctx context.Context, who identity) error {
+	localpart, _, _ := strings.Cut(strings.TrimPrefix(string(who.user), "@"), ":")
+	err := h.once(ctx, identity{token: who.token}, "register a user", http.MethodPost, nil, map[string]any{
+		"type": mautrix.AuthTypeAppservice, "username": localpart, "inhibit_login": true,
+	}, nil, "v3", "register")
+	if Code(err) == "M_USER_IN_USE" {
+		return nil
+	}
+	return err
+}
+
+// once is request without that.
+func (h *Homeserver) once(ctx context.Context, who identity, op, method string, query url.Values, in, out any, path ...any) error {
 	if err := h.permit(op, path); err != nil {
 		return err
 	}
@@ -124,11 +150,7 @@ func (h *Homeserver) attempt(caller, limited context.Context, who identity, op, 
 }
 
 func (h *Homeserver) send(ctx context.Context, who identity, method string, query url.Values, in, out any, path []any) error {
-	client := &mautrix.Client{
-		HomeserverURL: h.base, AccessToken: who.token, UserAgent: "callserver", Client: h.http,
-		UserID: who.user, SetAppServiceUserID: who.user != "",
-		ResponseSizeLimit: maxAnswer, IgnoreRateLimit: true,
-	}
+	client := Agent{h, who}.client()
 	_, err := client.MakeFullRequest(ctx, mautrix.FullRequest{
 		Method: method,
 		URL: client.BuildURLWithFullQuery(mautrix.ClientURLPath(path), func(q url.Values) {
@@ -139,6 +161,16 @@ func (h *Homeserver) send(ctx context.Context, who identity, method string, quer
 		RequestJSON: in, ResponseJSON: out, MaxAttempts: 1, SensitiveContent: true,
 	})
 	return err
+}
+
+// client is who makes the agent's requests.
+func (a Agent) client() *mautrix.Client {
+	asserts := a.who.user != "" && !a.who.own
+	return &mautrix.Client{
+		HomeserverURL: a.hs.base, AccessToken: a.who.token, UserAgent: "callserver", Client: a.hs.http,
+		UserID: a.who.user, SetAppServiceUserID: asserts, DeviceID: a.who.device, SetAppServiceDeviceID: asserts && a.who.device != "",
+		ResponseSizeLimit: maxAnswer, IgnoreRateLimit: true,
+	}
 }
 
 // judge keeps the breaker and the counters. That a caller went away says nothing about the homeserver.

@@ -206,11 +206,15 @@ export class Homeserver {
     return { narrow: join(directory, "narrow.yaml"), wide: join(directory, "wide.yaml") };
   }
 
-  /** Brings the sender user of a registration into a room to which a user invites it. */
+  /** Brings the bot of a registration into a room to which a user invites it. */
   async joinSender(file, user, room) {
     const text = await readFile(file, "utf8");
     const value = (key) => new RegExp(`^${key}: (.*)$`, "m").exec(text)[1];
-    const sender = `@${value("sender_localpart")}:${this.name}`;
+    const sender = `@_callserver:${this.name}`;
+    const account = { type: "m.login.application_service", username: "_callserver", inhibit_login: true };
+    await request("POST", `${this.url}/_matrix/client/v3/register`, { token: value("as_token"), body: account }).catch((error) => {
+      if (error.errcode !== "M_USER_IN_USE") throw error;
+    });
     const at = `v3/rooms/${encodeURIComponent(room)}`;
     await user.request("POST", `${at}/invite`, { user_id: sender });
     const url = `${this.url}/_matrix/client/${at}/join?user_id=${encodeURIComponent(sender)}`;

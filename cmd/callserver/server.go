@@ -120,7 +120,9 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 	if err = s.openSwitchboard(c); err != nil {
 		return nil, err
 	}
-	s.openBot(c)
+	if err = s.openBot(c); err != nil {
+		return nil, err
+	}
 	s.page = web.New(pageOptions(c))
 	if err = s.listen(c); err != nil {
 		return nil, err

@@ -114,6 +114,7 @@ type Bot struct {
 	Invite      []string // who may invite it: globs of user ids; none means the users of its own homeserver
 	Bridge      bool     // calls of older clients are put into the rooms' calls, where people agree
 	ElementCall string   // base URL of an Element Call page, for links; "" = none
+	Recovery    string   // file of recovery keys, relative to where the server was started; "" = beside Data.File
 }
 
 // Data is what survives a restart.

@@ -14,6 +14,9 @@ func (l *loader) crossCheck() {
 	if c.Data.File != "" && !filepath.IsAbs(c.Data.File) {
 		c.Data.File = filepath.Join(l.dir, c.Data.File)
 	}
+	if c.Bot.Recovery != "" && !filepath.IsAbs(c.Bot.Recovery) {
+		c.Bot.Recovery = filepath.Join(l.dir, c.Bot.Recovery)
+	}
 	if !l.given["keys"] && !l.given["keys_file"] {
 		c.Keys[DevelopmentKey] = DevelopmentSecret
 	}

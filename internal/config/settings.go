@@ -89,6 +89,7 @@ var settings = []setting{
 	{"bot.bridge", true, "true", boolean(func(c *Config) *bool { return &c.Bot.Bridge })},
 	{"bot.invite", false, "[\"@*:example.org\"]", userGlobs},
 	{"bot.element_call", true, "https://call.element.io", elementCall},
+	{"bot.recovery_key_file", true, "/var/lib/callserver/recovery-keys", recoveryFile},
 	{"room.auto_create", true, "false", boolean(func(c *Config) *bool { return &c.Room.AutoCreate })},
 }
 
@@ -435,6 +436,15 @@ func dataFile(l *loader, key string, v any) {
 		return
 	}
 	l.config.Data.File = name
+}
+
+func recoveryFile(l *loader, key string, v any) {
+	name, isText := v.(string)
+	if !isText || name == "" {
+		l.problem(key, fmt.Sprintf("%q is no file", fmt.Sprint(v)), "name a file in a directory that this server may write to, for example /var/lib/callserver/recovery-keys")
+		return
+	}
+	l.config.Bot.Recovery = name
 }
 
 // authorities reads certificates of authorities that are trusted besides the system's.

@@ -105,7 +105,12 @@ func (b *Bot) reply(ctx context.Context, o *order, a answer) {
 func (b *Bot) send(ctx context.Context, h *homeserver.Homeserver, room id.RoomID, transaction string, m message) bool {
 	agent, err := h.As(h.Sender())
 	for try := 1; err == nil; try++ {
-		if _, err = agent.Send(ctx, room, event.EventMessage, transaction, m); err == nil {
+		var kind event.Type
+		var content any
+		if kind, content, err = b.seal(ctx, h, agent, room, m); err == nil {
+			_, err = agent.Send(ctx, room, kind, transaction, content)
+		}
+		if err == nil {
 			b.counters.replies.Add(1)
 			return true
 		}

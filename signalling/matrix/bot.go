@@ -11,11 +11,15 @@
 // the same answer is not sent twice even across a restart. What is older than a few minutes is left alone: it was meant
 // for a call that may be over.
 //
-// Encrypted rooms are silent for it: it has no device yet, and cannot read them.
+// # Encrypted rooms
+//
+// Where there is a [device.Vault] the bot has a device at each homeserver, reads commands in encrypted rooms, and answers them
+// encrypted. Nothing is ever sent unencrypted into an encrypted room.
 package matrix
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -30,6 +34,8 @@ import (
 	"callserver/sfu"
 	"callserver/signalling"
 	"callserver/signalling/homeserver"
+	"callserver/signalling/matrix/courier"
+	"callserver/signalling/matrix/device"
 	"callserver/signalling/matrixrtc/standing"
 )
 
@@ -59,6 +65,7 @@ type Options struct {
 	Refusal     func(user string) (Refusal, bool) // why a user was refused last; nil means that nobody knows
 
 	Bridge Bridge // nil: nobody bridges
+	Vault *device.Vault // for keys; nil means that the bot reads and says nothing in encrypted rooms
 
 	Invite      []string         // who may invite the bot: globs of user ids; none means the users of its own homeserver
 	Servers     standing.Servers // whose users may use this server at all
@@ -81,17 +88,22 @@ type Bot struct {
 	quotas   *expiring.Map[id.UserID, *atomic.Int32]
 	rung     *expiring.Map[standing.Place, struct{}]
 	crowds   *expiring.Map[seat, int]
-	counters counters
+	shelf    *shelf
+
+	complaints *expiring.Map[seat, struct{}]
+	counters   counters
 }
 
 // An inbox is what a homeserver pushes.
 type inbox struct {
 	hs     *homeserver.Homeserver
 	events *homeserver.Subscription
+	device *device.Device // nil without a vault
+	office *courier.Office
 }
 
 // New returns a Bot that hears from now on, and does nothing until Run is called, which must be.
-func New(o Options) *Bot {
+func New(ctx context.Context, o Options) (*Bot, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -108,14 +120,26 @@ func New(o Options) *Bot {
 		quotas: expiring.New[id.UserID, *atomic.Int32](maxUsers),
 		rung:   expiring.New[standing.Place, struct{}](maxUsers),
 		crowds: expiring.New[seat, int](maxUsers),
+		shelf:  newShelf(),
+
+		complaints: expiring.New[seat, struct{}](maxComplaint),
 	}
 	b.commands = b.vocabulary()
 	for _, h := range o.Connections {
-		if h.Sender() != "" {
-			b.inboxes = append(b.inboxes, inbox{h, h.Subscribe(inboxQueue, event.StateMember, event.EventMessage)})
+		if h.Sender() == "" {
+			continue
 		}
+		in := inbox{hs: h, office: &courier.Office{}}
+		if err := b.equip(ctx, &in); err != nil {
+			return nil, err
+		}
+		b.inboxes = append(b.inboxes, in)
 	}
-	return b
+	for i := range b.inboxes {
+		in := &b.inboxes[i]
+		in.events = in.hs.Subscribe(inboxQueue, event.StateMember, event.EventMessage, event.EventEncrypted)
+	}
+	return b, nil
 }
 
 // Run hears and answers until ctx ends, which is no error. It returns after the last job.
@@ -127,10 +151,38 @@ func (b *Bot) Run(ctx context.Context) error {
 			b.inboxLoop(ctx, in)
 			return nil
 		})
+		loops.Go(func() error {
+			b.enroll(ctx, in.hs)
+			return nil
+		})
+		if in.device != nil {
+			loops.Go(func() error { return in.device.Run(ctx) })
+		}
 	}
+	loops.Go(func() error {
+		b.shelfLoop(ctx)
+		return nil
+	})
 	err := loops.Wait()
 	b.lines.wait()
 	return err
+}
+
+// enroll has a homeserver know the bot, so that it can be invited.
+func (b *Bot) enroll(ctx context.Context, h *homeserver.Homeserver) {
+	agent, err := h.As(h.Sender())
+	for try := time.Duration(1); err == nil; try = min(2*try, 30) {
+		if err = agent.Enroll(ctx); !errors.Is(err, homeserver.ErrUnavailable) {
+			break
+		}
+		if !pause(ctx, err, try*time.Second) {
+			return
+		}
+		err = nil
+	}
+	if err != nil && ctx.Err() == nil {
+		b.log.Warn("the homeserver does not take the bot's account: nobody can invite it", "homeserver", h.Name(), "err", err)
+	}
 }
 
 func (b *Bot) inboxLoop(ctx context.Context, in inbox) {
@@ -144,9 +196,11 @@ func (b *Bot) inboxLoop(ctx context.Context, in inbox) {
 		for _, e := range events {
 			switch e.Type {
 			case event.StateMember:
-				b.moved(ctx, in.hs, e)
+				b.moved(ctx, in, e)
 			case event.EventMessage:
 				b.said(ctx, in.hs, e)
+			case event.EventEncrypted:
+				b.sealed(ctx, in, e)
 			}
 		}
 		if lost > 0 {
@@ -228,7 +282,7 @@ func (b *Bot) rescue(queue string) {
 }
 
 type counters struct {
-	commands, ignored, dropped, replies, failures, joined, declined, left atomic.Uint64
+	commands, ignored, dropped, replies, failures, joined, declined, left, unreadable atomic.Uint64
 }
 
 // Stats are the counts since the start.
@@ -241,6 +295,8 @@ type Stats struct {
 	Joined   uint64 // invitations followed
 	Declined uint64 // invitations declined
 	Left     uint64 // rooms left because nobody else was in them
+
+	Unreadable uint64 // encrypted events whose keys did not come, or that are not what they seem
 }
 
 // Stats returns what happened since the start.
@@ -249,5 +305,6 @@ func (b *Bot) Stats() Stats {
 	return Stats{
 		Commands: c.commands.Load(), Ignored: c.ignored.Load(), Dropped: c.dropped.Load(), Replies: c.replies.Load(),
 		Failures: c.failures.Load(), Joined: c.joined.Load(), Declined: c.declined.Load(), Left: c.left.Load(),
+		Unreadable: c.unreadable.Load(),
 	}
 }

@@ -260,7 +260,10 @@ func newWorld(t *testing.T, wide bool, change func(*Options)) *world {
 	if change != nil {
 		change(&o)
 	}
-	w.Bot = New(o)
+	var err error
+	if w.Bot, err = New(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()

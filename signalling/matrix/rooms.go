@@ -33,12 +33,17 @@ type seat struct {
 }
 
 // moved acts on a change of a membership: invitations of the bot, and the departure of others.
-func (b *Bot) moved(ctx context.Context, h *homeserver.Homeserver, e *event.Event) {
+func (b *Bot) moved(ctx context.Context, in inbox, e *event.Event) {
 	var content struct {
 		Membership event.Membership `json:"membership"`
 	}
 	_ = json.Unmarshal(e.Content.VeryRaw, &content)
-	s := seat{h, e.RoomID}
+	h, s := in.hs, seat{in.hs, e.RoomID}
+	if in.device != nil && content.Membership == event.MembershipJoin {
+		if err := in.device.Changed(ctx, id.UserID(e.GetStateKey())); err != nil && ctx.Err() == nil {
+			b.log.Warn("devices of a user are not looked at again", "user", e.GetStateKey(), "err", err)
+		}
+	}
 	switch who := id.UserID(e.GetStateKey()); {
 	case who == h.Sender() && content.Membership == event.MembershipInvite:
 		b.enqueue(ctx, string(e.RoomID), "", func(ctx context.Context) { b.invited(ctx, s, e.Sender) })

@@ -25,9 +25,10 @@ export async function ground(kind, test) {
 
 /**
  * Starts a callserver that has some of the homeserver's registrations, and returns it with its URL once it answers.
- * @param {object} options ports: of HTTP, the operator and media, where they were told to somebody already; more: configuration; relay: that of turn
+ * @param {object} options ports: of HTTP, the operator and media, where they were told to somebody already; more: configuration; relay: that of turn;
+ *   data: file of what survives a restart
  */
-export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "", relay = "{enabled: false}" } = {}) {
+export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "", relay = "{enabled: false}", data = "off" } = {}) {
   const [http, admin, udp, tcp] = ports ?? (await freePorts(4));
   const file = join(directory, `${name}.yaml`);
   await writeFile(
@@ -37,7 +38,7 @@ admin: {listen: "127.0.0.1:${admin}"}
 media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
 turn: ${relay}
 keys: {test: ${randomBytes(24).toString("hex")}}
-data: {file: off}
+data: {file: ${data}}
 homeservers:
   - server_name: ${homeserver.name}
     client_api: ${homeserver.url}

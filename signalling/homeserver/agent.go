@@ -27,8 +27,10 @@ func (h *Homeserver) As(user id.UserID) (Agent, error) {
 		return Agent{}, fmt.Errorf("act as %s: %w: it is no user of %s", user, ErrNoPrivilege, h.Name())
 	}
 	r := h.registration(func(r *Registration) bool { return id.NewUserID(r.SenderLocalpart, h.Name()) == user })
-	if r == nil {
-		r = h.registration(func(r *Registration) bool { return r.covers(user) })
+	for _, covers := range []func(*Registration, id.UserID) bool{(*Registration).owns, (*Registration).covers} {
+		if r == nil {
+			r = h.registration(func(r *Registration) bool { return covers(r, user) })
+		}
 	}
 	if r == nil {
 		return Agent{}, fmt.Errorf("act as %s: %w", user, ErrNoPrivilege)

@@ -3,7 +3,6 @@ package homeserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"strconv"
 
@@ -49,7 +48,7 @@ func (a Agent) Mail(ctx context.Context, since string) (Mail, error) {
 	switch {
 	case err == nil:
 	case a.hs.sends(a.who.user) && code == "M_UNKNOWN":
-		return Mail{}, fmt.Errorf("%w: %w", ErrSender, err)
+		return Mail{}, ErrSender // and not unavailable: it stays so
 	case since != "" && (code == "M_INVALID_PARAM" || code == "M_UNKNOWN") && !errors.Is(err, ErrUnavailable):
 		return a.Mail(ctx, "") // the homeserver has forgotten the place, not the mail
 	default:

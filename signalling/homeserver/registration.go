@@ -141,6 +141,16 @@ func (r *Registration) covers(user id.UserID) bool {
 	return slices.ContainsFunc(r.users, func(x *regexp.Regexp) bool { return x.MatchString(string(user)) })
 }
 
+// owns reports whether nobody else may register a user.
+func (r *Registration) owns(user id.UserID) bool {
+	for i, n := range r.Namespaces.Users {
+		if n.Exclusive && r.users[i].MatchString(string(user)) {
+			return true
+		}
+	}
+	return false
+}
+
 // Describe says in a few words what the registration is for.
 func (r *Registration) Describe() string {
 	var does []string
@@ -194,15 +204,5 @@ func (h *Homeserver) sends(user id.UserID) bool {
 
 // Own reports whether a user is this program's: the sender of a registration, or one that nobody else may register.
 func (h *Homeserver) Own(user id.UserID) bool {
-	return h.Local(user) && h.registration(func(r *Registration) bool {
-		if id.NewUserID(r.SenderLocalpart, h.Name()) == user {
-			return true
-		}
-		for i, n := range r.Namespaces.Users {
-			if n.Exclusive && r.users[i].MatchString(string(user)) {
-				return true
-			}
-		}
-		return false
-	}) != nil
+	return h.Local(user) && (h.sends(user) || h.registration(func(r *Registration) bool { return r.owns(user) }) != nil)
 }

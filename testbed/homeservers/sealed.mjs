@@ -17,7 +17,7 @@ const PATIENCE_MS = 30_000;
 
 after(stopAll); // what a start that failed left behind
 
-for (const kind of ["synapse", "dendrite"]) {
+for (const kind of ["dendrite", "synapse"]) {
   describe(`the bot in an encrypted room at ${kind}`, () => {
     let here, ports, narrow, callserver, alice, client, room, bot;
 

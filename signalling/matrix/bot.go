@@ -64,8 +64,8 @@ type Options struct {
 	Standing    func(context.Context, standing.Place) (standing.Finding, error)
 	Refusal     func(user string) (Refusal, bool) // why a user was refused last; nil means that nobody knows
 
-	Bridge Bridge // nil: nobody bridges
-	Vault *device.Vault // for keys; nil means that the bot reads and says nothing in encrypted rooms
+	Bridge Bridge        // nil: nobody bridges
+	Vault  *device.Vault // for keys; nil means that the bot reads and says nothing in encrypted rooms
 
 	Invite      []string         // who may invite the bot: globs of user ids; none means the users of its own homeserver
 	Servers     standing.Servers // whose users may use this server at all

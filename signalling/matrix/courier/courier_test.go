@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 
 const room = id.RoomID("!room:example.org")
 
-// A member is somebody in the call with a courier, whose mail reaches the others at once, unless it is down.
-type member struct {
+// A party is somebody in the call with a courier, whose mail reaches the others at once, unless it is down.
+type party struct {
 	name    string
-	others  *[]*member
+	others  *[]*party
 	office  Office
 	courier *Courier
 	stop    context.CancelFunc
@@ -37,10 +37,10 @@ type member struct {
 	told []string // keys, in order
 }
 
-func (m *member) User() id.UserID { return id.UserID("@" + m.name + ":example.org") }
-func (m *member) ID() id.DeviceID { return id.DeviceID(m.name) }
+func (m *party) User() id.UserID { return id.UserID("@" + m.name + ":example.org") }
+func (m *party) ID() id.DeviceID { return id.DeviceID(m.name) }
 
-func (m *member) Send(_ context.Context, kind string, to []device.Recipient, content json.RawMessage) (missed []device.Recipient, err error) {
+func (m *party) Send(_ context.Context, kind string, to []device.Recipient, content json.RawMessage) (missed []device.Recipient, err error) {
 	m.mu.Lock()
 	down := m.down
 	m.mu.Unlock()
@@ -62,14 +62,14 @@ func (m *member) Send(_ context.Context, kind string, to []device.Recipient, con
 	return missed, nil
 }
 
-func (m *member) tell(format string, values ...any) {
+func (m *party) tell(format string, values ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.told = append(m.told, fmt.Sprintf(format, values...))
 }
 
 // heard returns what was told since the last call; who was first is a matter of luck.
-func (m *member) heard() []string {
+func (m *party) heard() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	told := m.told
@@ -82,11 +82,11 @@ func (m *member) heard() []string {
 type call struct {
 	t       *testing.T
 	began   time.Time
-	members []*member
+	members []*party
 }
 
-func (c *call) join(name string) *member {
-	m := &member{name: name, others: &c.members}
+func (c *call) join(name string) *party {
+	m := &party{name: name, others: &c.members}
 	var err error
 	m.courier, err = m.office.Engage(Options{
 		Device: m, Room: room, Member: "@" + name + ":example.org:" + name,
@@ -116,7 +116,7 @@ func (c *call) seen() {
 	synctest.Wait()
 }
 
-func expect(t *testing.T, m *member, want ...string) {
+func expect(t *testing.T, m *party, want ...string) {
 	t.Helper()
 	if got := m.heard(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%s was told %q, want %q", m.name, got, want)
@@ -141,7 +141,7 @@ func TestCall(t *testing.T) {
 		b.mu.Lock()
 		b.down = true
 		b.mu.Unlock()
-		c.members = []*member{a, b}
+		c.members = []*party{a, b}
 		x.stop()
 		c.seen()
 		expect(t, a, "own 2 +1s")
@@ -163,7 +163,7 @@ func TestCall(t *testing.T) {
 	})
 }
 
-type nobody struct{ member }
+type nobody struct{ party }
 
 func (*nobody) ID() id.DeviceID { return "" }
 

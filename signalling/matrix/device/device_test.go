@@ -208,6 +208,13 @@ func TestRoom(t *testing.T) {
 		if SessionOf(second) != SessionOf(sealed(bot, "", first)) {
 			t.Error("nothing happened, and there is a new session")
 		}
+		further := &id.Device{UserID: alice, DeviceID: "FURTHER", IdentityKey: id.IdentityKey(strings.Repeat("A", 43)), SigningKey: id.Ed25519(strings.Repeat("A", 43))}
+		if err := us.store.PutDevice(t.Context(), alice, further); err != nil {
+			t.Fatal(err)
+		}
+		if SessionOf(sealed(bot, "", say("more"))) == SessionOf(second) {
+			t.Error("alice has another device, and there is no new session for it")
+		}
 		k.set(func() { k.members = []id.UserID{bot} })
 		third := sealed(bot, "$4", say("alice is gone"))
 		if _, err := them.Decrypt(t.Context(), third); !errors.Is(err, ErrNoKey) || SessionOf(third) == SessionOf(second) {

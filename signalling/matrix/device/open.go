@@ -137,6 +137,7 @@ func (d *Device) enter(ctx context.Context, device id.DeviceID) (*life, error) {
 	l.machine = crypto.NewOlmMachine(agent.Client(), libraryLog(d.log), l.store, &d.rooms)
 	l.machine.DontStoreOutboundKeys = true // nobody reads here what it said itself
 	l.machine.IgnorePostDecryptionParseErrors = true
+	l.machine.DisableRatchetTracking = true // one write less for each event that is read
 	l.machine.SessionReceived = func(_ context.Context, room id.RoomID, session id.SessionID, _ uint32) {
 		if d.options.Keys != nil {
 			d.options.Keys(room, session)

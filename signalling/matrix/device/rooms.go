@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ type rooms struct {
 
 	mu     sync.Mutex
 	rules  map[id.RoomID]*event.EncryptionEventContent // of encrypted rooms: encryption is never turned off
-	shared map[id.RoomID]map[id.UserID]bool            // who got the key of our session
+	shared map[id.RoomID]crowd                         // who got the key of our session
 }
 
 // forget has every room get a new session: who has the key of the last one is not known any more.
@@ -75,17 +76,37 @@ func put[V any](m map[id.RoomID]V, room id.RoomID, value V) map[id.RoomID]V {
 	return m
 }
 
-// had returns who has the key of the session in a room, nil if that is not known.
-func (r *rooms) had(room id.RoomID) map[id.UserID]bool {
+// had returns who has the key of the session in a room, zero if that is not known.
+func (r *rooms) had(room id.RoomID) crowd {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.shared[room]
 }
 
-func (r *rooms) have(room id.RoomID, users map[id.UserID]bool) {
+func (r *rooms) have(room id.RoomID, who crowd) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.shared = put(r.shared, room, users)
+	r.shared = put(r.shared, room, who)
+}
+
+// A crowd is a hash of users and the keys of all their devices.
+type crowd [sha256.Size]byte
+
+// crowdOf hashes what the store knows of users, who are sorted.
+func (l *life) crowdOf(ctx context.Context, users []id.UserID) (c crowd, err error) {
+	hash := sha256.New()
+	for _, user := range users {
+		devices, err := l.store.GetDevices(ctx, user)
+		if err != nil {
+			return c, err
+		}
+		fmt.Fprintf(hash, "%q", user)
+		for _, name := range slices.Sorted(maps.Keys(devices)) {
+			fmt.Fprintf(hash, " %q %q", name, devices[name].IdentityKey)
+		}
+	}
+	hash.Sum(c[:0])
+	return c, nil
 }
 
 // IsEncrypted implements crypto.StateStore.
@@ -104,18 +125,9 @@ func (r *rooms) GetHistoryVisibility(context.Context, id.RoomID) (*event.History
 	return &event.HistoryVisibilityEventContent{HistoryVisibility: event.HistoryVisibilityJoined}, nil
 }
 
-// FindSharedRooms implements crypto.StateStore: in these our session ends when a user's devices are others.
-func (r *rooms) FindSharedRooms(_ context.Context, user id.UserID) ([]id.RoomID, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var found []id.RoomID
-	for room, users := range r.shared {
-		if users[user] {
-			found = append(found, room)
-		}
-	}
-	return found, nil
-}
+// FindSharedRooms implements crypto.StateStore: the library need not look after our sessions when devices change. Encrypt does,
+// also when it was another device of this program's that heard of the change.
+func (r *rooms) FindSharedRooms(context.Context, id.UserID) ([]id.RoomID, error) { return nil, nil }
 
 // Encrypt makes of an event what is sent in its place, as m.room.encrypted, into a room that the user is in, and gives the
 // devices of everybody who is in the room the key. What it relates to stays readable.
@@ -133,16 +145,20 @@ func (d *Device) Encrypt(ctx context.Context, room id.RoomID, kind string, conte
 	for _, user := range members {
 		users[user] = true
 	}
-	if err := l.refresh(ctx, users); err != nil { // which may end the session, too
+	if err := l.refresh(ctx, users); err != nil {
 		return nil, err
 	}
-	if !maps.Equal(d.rooms.had(room), users) {
+	who, err := l.crowdOf(ctx, members)
+	if err != nil {
+		return nil, err
+	}
+	if d.rooms.had(room) != who {
 		// Somebody came who must not read what was before, or left and must not read what comes.
 		if err := l.store.RemoveOutboundGroupSession(ctx, room); err != nil {
 			return nil, err
 		}
 	}
-	d.rooms.have(room, users)
+	d.rooms.have(room, who)
 	if err := l.machine.ShareGroupSession(ctx, room, members); err != nil {
 		return nil, fmt.Errorf("give out the key for %s: %w", room, err)
 	}

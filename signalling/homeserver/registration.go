@@ -143,8 +143,8 @@ func (r *Registration) covers(user id.UserID) bool {
 
 // owns reports whether nobody else may register a user.
 func (r *Registration) owns(user id.UserID) bool {
-	for i, n := range r.Namespaces.Users {
-		if n.Exclusive && r.users[i].MatchString(string(user)) {
+	for i, x := range r.users {
+		if r.Namespaces.Users[i].Exclusive && x.MatchString(string(user)) {
 			return true
 		}
 	}

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
 import { eventually } from "../process/eventually.mjs";
-import { freePorts, stopAll } from "../process/process.mjs";
+import { freePorts, run, stopAll } from "../process/process.mjs";
 import { Client } from "./client.mjs";
 import { ground, serve } from "./ground.mjs";
 
@@ -16,6 +16,18 @@ import { ground, serve } from "./ground.mjs";
 const PATIENCE_MS = 30_000;
 
 after(stopAll); // what a start that failed left behind
+
+/** Has a stopped Dendrite forget what signs the devices of a user, as docs/operator/bot.md says. */
+async function forgetSigningKeys(directory, user) {
+  const forget = `
+import glob, sqlite3, sys
+for name in glob.glob(sys.argv[1] + "/*.db"):
+    with sqlite3.connect(name) as db:
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'keyserver_cross_signing_keys'").fetchone():
+            print(db.execute("DELETE FROM keyserver_cross_signing_keys WHERE user_id = ?", [sys.argv[2]]).rowcount)
+`;
+  assert.match(await run(["python3", "-c", forget, directory, user]), /^[1-9]/m);
+}
 
 for (const kind of ["dendrite", "synapse"]) {
   describe(`the bot in an encrypted room at ${kind}`, () => {
@@ -97,6 +109,21 @@ for (const kind of ["dendrite", "synapse"]) {
       await begin("fourth");
       await callserver.line(/a new device takes the place of the former/);
       await client.ask(room, "!call help", PATIENCE_MS);
+    });
+
+    test("without its recovery key it is signed again as docs/operator/bot.md says", async () => {
+      await callserver.stop();
+      for (const name of ["callserver.db", "recovery-keys"]) await rm(join(here.directory, name));
+      await begin("fifth");
+      if (kind === "dendrite") {
+        await callserver.line(/the device is not signed/);
+        await callserver.stop();
+        await here.homeserver.pause();
+        await forgetSigningKeys(join(here.directory, kind), bot.id);
+        await here.homeserver.resume();
+        await begin("sixth");
+      }
+      await callserver.line(/encryption is ready.*signed=true/);
     });
   });
 }

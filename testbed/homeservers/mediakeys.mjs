@@ -13,7 +13,10 @@ import { run, stopAll } from "../process/process.mjs";
 import { Client } from "./client.mjs";
 import { ground } from "./ground.mjs";
 
-after(stopAll); // what a start that failed left behind
+after(async () => {
+  await stopAll(); // what a start that failed left behind
+  setTimeout(() => process.exit(), 1_000).unref(); // matrix-js-sdk leaves timers behind, of a call that it left
+});
 
 /** Joins a client to the call of a room, as Element Call does, and returns the keys that it uses and gets: identity, index and secret. */
 function joinCall(client, room) {

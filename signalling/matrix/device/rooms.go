@@ -100,9 +100,9 @@ func (l *life) crowdOf(ctx context.Context, users []id.UserID) (c crowd, err err
 		if err != nil {
 			return c, err
 		}
-		fmt.Fprintf(hash, "%q", user)
+		_, _ = fmt.Fprintf(hash, "%q", user) // a hash takes everything
 		for _, name := range slices.Sorted(maps.Keys(devices)) {
-			fmt.Fprintf(hash, " %q %q", name, devices[name].IdentityKey)
+			_, _ = fmt.Fprintf(hash, " %q %q", name, devices[name].IdentityKey)
 		}
 	}
 	hash.Sum(c[:0])

@@ -220,7 +220,7 @@ func (c *conversation) mayBe(user id.UserID) bool {
 
 // stand chooses as whom somebody is in the room's call.
 func (c *conversation) stand(s *scene, user id.UserID) error {
-	p := standin.Place{Homeserver: c.hs, Room: c.room, User: user, Device: device, Name: s.name(user)}
+	p := standin.Place{Homeserver: c.hs, Room: c.room, User: user, Device: pretended, Name: s.name(user)}
 	if !c.mayBe(user) {
 		if !s.bot {
 			return refuse("%s did not agree to be stood in for, and the bot is not in the room", user)

@@ -31,7 +31,7 @@ func TestTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one := Record{Server: "example.org", Room: many, Call: "c1", Party: "p", Version: 1, Speaker: bot, Member: bob, Device: device}
+	one := Record{Server: "example.org", Room: many, Call: "c1", Party: "p", Version: 1, Speaker: bot, Member: bob, Device: pretended}
 	two := Record{Server: "example.org", Room: many, Call: "c2", Party: "q", Speaker: bot, Member: bot, Device: "CALL1"}
 	for _, r := range []Record{one, two, one} {
 		if err := table.Keep(ctx, r); err != nil {

@@ -55,8 +55,8 @@ const (
 	seenLife   = 15 * time.Minute // for longer than anything rings
 	// knownLife is for how long somebody who used the old calls counts as one who does.
 	knownLife = 30 * 24 * time.Hour
-	// Device is the pretended device of a user.
-	device = "CALLBRIDGE"
+	// pretended is the device that a user who agreed has in calls.
+	pretended = "CALLBRIDGE"
 )
 
 // Options of a Switchboard. Connections and Media are required.

@@ -184,7 +184,7 @@ func TestEnds(t *testing.T) {
 
 // Calls of an earlier run are hung up, their memberships cleared, and then forgotten.
 func TestTidy(t *testing.T) {
-	left := Record{Server: "example.org", Room: many, Call: "old", Party: "P", Version: 1, Speaker: bot, Member: bob, Device: device}
+	left := Record{Server: "example.org", Room: many, Call: "old", Party: "P", Version: 1, Speaker: bot, Member: bob, Device: pretended}
 	w := newWorld(t, func(w *world) { w.store.calls = []Record{left} })
 	if got := w.next(many, "m.call.hangup", 0); got.as != bot || got.content["call_id"] != "old" || got.content["party_id"] != "P" {
 		t.Errorf("got %+v", got)

@@ -97,8 +97,8 @@ func (p *Peer) readLoop(label string, in datachannel.Reader) {
 		switch {
 		case err == nil:
 			p.emit(DataReceived{Reliable: label == labelReliable, Label: label, Payload: slices.Clone(b[:n])})
-		case errors.Is(err, io.ErrShortBuffer) && n > len(b) && n <= description.MaxMessageSize:
-			b = make([]byte, n) // the message is still there
+		case errors.Is(err, io.ErrShortBuffer) && len(b) < description.MaxMessageSize:
+			b = make([]byte, min(4*len(b), description.MaxMessageSize)) // the message is still there; nobody tells how long it is
 		default:
 			return
 		}

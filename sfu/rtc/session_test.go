@@ -1,6 +1,7 @@
 package rtc_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -235,6 +236,22 @@ func TestData(t *testing.T) {
 				w.until("arrived", func() bool { return count[rtc.DataReceived](m) > 0 })
 				if e := first[rtc.DataReceived](m); !e.Reliable || string(e.Payload) != "up" {
 					t.Errorf("got %+v", e)
+				}
+				sizes := []int{1 << 10, 1<<10 + 1, 14_000, 64_000, 3}
+				for _, n := range sizes {
+					w.until("sent up", func() bool { return m.Send("_reliable", bytes.Repeat([]byte("x"), n)) })
+				}
+				w.until("all sizes", func() bool { return count[rtc.DataReceived](m) > len(sizes) })
+				var got []int
+				m.mu.Lock()
+				for _, e := range m.events {
+					if e, ok := e.(rtc.DataReceived); ok {
+						got = append(got, len(e.Payload))
+					}
+				}
+				m.mu.Unlock()
+				if want := append([]int{2}, sizes...); !slices.Equal(got, want) {
+					t.Errorf("messages of %v bytes arrived, want %v", got, want)
 				}
 				for _, reliable := range []bool{true, false} {
 					if err := m.peer.WriteData(reliable, []byte("down")); err != nil {

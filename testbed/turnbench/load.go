@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -317,11 +316,8 @@ func (g *ground) receive() error {
 	return nil
 }
 
-// median of what f makes of the results.
+// median of what f makes of the results, of which there is at least one.
 func median(results []result, f func(result) float64) float64 {
-	if len(results) == 0 {
-		return math.NaN()
-	}
 	var all []float64
 	for _, r := range results {
 		all = append(all, f(r))

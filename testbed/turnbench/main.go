@@ -215,6 +215,10 @@ func report(loads []load, all []figures, memory map[string][]float64, names []st
 					good = append(good, r)
 				}
 			}
+			if len(good) == 0 {
+				say("-\t\t\t\t")
+				continue
+			}
 			p := median(good, func(r result) float64 { return r.perCPU })
 			per = append(per, p)
 			say("%.0fk\t%.2f\t%.2f ms\t%.2f %%\t", p/1000, median(good, func(r result) float64 { return r.cores }),

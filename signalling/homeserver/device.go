@@ -90,9 +90,6 @@ func (a Agent) Enroll(ctx context.Context) error {
 	return a.hs.register(ctx, a.who)
 }
 
-// Homeserver is the connection by which it makes them.
-func (a Agent) Homeserver() *Homeserver { return a.hs }
-
 // Client is the agent for libraries that make requests by themselves. They count and are held back like all others; their
 // errors are the library's.
 func (a Agent) Client() *mautrix.Client {

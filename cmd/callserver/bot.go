@@ -37,6 +37,9 @@ func (s *server) openBot(c *config.Config) error {
 	if s.bot, err = matrix.New(ctx, o); err != nil {
 		return fmt.Errorf("data.file: %s: %w", c.Data.File, err)
 	}
+	if s.switchboard != nil {
+		s.switchboard.Use(s.bot)
+	}
 	return nil
 }
 

@@ -40,11 +40,6 @@ func (s *server) openSwitchboard(c *config.Config) error {
 		Connections: s.matrix, Media: legs{s.sessions}, Logger: s.log,
 		Servers: standing.Servers{Allow: c.Servers.Allow, Deny: c.Servers.Deny},
 		Standin: standin.Rules{Service: strings.TrimRight(c.HTTP.PublicURL.JoinPath(authoriserPath).String(), "/")},
-		Say: func(ctx context.Context, h *homeserver.Homeserver, room, text string) {
-			if s.bot != nil {
-				s.bot.Say(ctx, h, room, text)
-			}
-		},
 	}
 	if s.leaves != nil {
 		o.Standin.Delegate = s.leaves.Delegate

@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	// The parts of calls by Matrix's older events: what they say, and who is in the room's call in their place.
 	"signalling/matrix/call":        {},
 	"signalling/matrix/standin":     {"signalling/token", "signalling/homeserver", "signalling/matrixrtc/leave", "signalling/matrixrtc/member"},
-	"signalling/matrix/switchboard": {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrix/call", "signalling/matrix/standin", "signalling/matrixrtc/member", "signalling/matrixrtc/standing", "sfu", "internal/expiring"},
+	"signalling/matrix/switchboard": {"signalling", "signalling/token", "signalling/homeserver", "signalling/matrix/call", "signalling/matrix/standin", "signalling/matrix/courier", "signalling/matrix/mediakeys", "signalling/matrixrtc/member", "signalling/matrixrtc/standing", "sfu", "internal/expiring"},
 	// The bot's encryption: a device with its keys, and which media keys it gives to whom, and has of whom.
 	"signalling/matrix/device":    {"signalling/homeserver"},
 	"signalling/matrix/mediakeys": {},

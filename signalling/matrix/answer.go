@@ -107,7 +107,7 @@ func (b *Bot) send(ctx context.Context, h *homeserver.Homeserver, room id.RoomID
 	for try := 1; err == nil; try++ {
 		var kind event.Type
 		var content any
-		if kind, content, err = b.seal(ctx, h, agent, room, m); err == nil {
+		if kind, content, err = b.seal(ctx, h, agent, room, event.EventMessage, m); err == nil {
 			_, err = agent.Send(ctx, room, kind, transaction, content)
 		}
 		if err == nil {

@@ -19,6 +19,8 @@ type Bridge interface {
 	Bridged(room id.RoomID, encrypted bool) bool
 	// Agreed says whether a user agreed to be spoken for, or does not want to be bridged at all.
 	Agreed(user id.UserID) (on, refused bool)
+	// Hear takes a decrypted event that is no message.
+	Hear(h *homeserver.Homeserver, e *event.Event)
 }
 
 var typeEncryption = event.Type{Type: "m.room.encryption", Class: event.StateEventType}
@@ -99,4 +101,21 @@ func (b *Bot) moderates(ctx context.Context, o *order) (bool, error) {
 // Say has the bot say something in a room of its own accord.
 func (b *Bot) Say(ctx context.Context, h *homeserver.Homeserver, room, text string) {
 	b.send(ctx, h, id.RoomID(room), transaction(id.EventID(b.now().String()), text), notice(say(text)))
+}
+
+// Seal makes of an event what is sent into a room in the bot's name: the event itself where nothing is encrypted.
+func (b *Bot) Seal(ctx context.Context, h *homeserver.Homeserver, room id.RoomID, kind event.Type, content any) (event.Type, any, error) {
+	agent, err := h.As(h.Sender())
+	if err != nil {
+		return event.Type{}, nil, err
+	}
+	return b.seal(ctx, h, agent, room, kind, content)
+}
+
+// Device is the bot's at a homeserver; empty while it has none.
+func (b *Bot) Device(h *homeserver.Homeserver) id.DeviceID {
+	if d := b.device(h); d != nil {
+		return d.ID()
+	}
+	return ""
 }

@@ -5,7 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
+
+	"callserver/signalling/homeserver"
 )
 
 // A fakeBridge remembers what it was told.
@@ -33,6 +36,8 @@ func (f *fakeBridge) Agreed(user id.UserID) (on, refused bool) {
 	on, said := f.users[user]
 	return said && on, said && !on
 }
+
+func (f *fakeBridge) Hear(*homeserver.Homeserver, *event.Event) {}
 
 // Moderators switch bridging for the room, everybody for themselves.
 func TestBridge(t *testing.T) {

@@ -79,7 +79,7 @@ func (b *Bot) Courier(h *homeserver.Homeserver, o courier.Options) (*courier.Cou
 
 // sealed has an encrypted event read if it may be a command.
 func (b *Bot) sealed(ctx context.Context, in inbox, e *event.Event) {
-	if in.device == nil || b.options.Silent || e.StateKey != nil || b.one(e.Sender) || !isUser(e.Sender) {
+	if in.device == nil || b.options.Silent && b.options.Bridge == nil || e.StateKey != nil || b.one(e.Sender) || !isUser(e.Sender) {
 		return
 	}
 	if b.now().Sub(time.UnixMilli(e.Timestamp)) > stale || !b.options.Servers.Permits(homeserver.ServerOf(e.Sender)) {
@@ -91,8 +91,12 @@ func (b *Bot) sealed(ctx context.Context, in inbox, e *event.Event) {
 // readSoon has an event opened in its turn, and goes on as if it had come like that.
 func (b *Bot) readSoon(ctx context.Context, u unread) {
 	b.enqueue(ctx, reading(u), "", func(job context.Context) {
-		if opened := b.read(job, u); opened != nil && opened.Type == event.EventMessage {
+		switch opened := b.read(job, u); {
+		case opened == nil:
+		case opened.Type == event.EventMessage:
 			b.said(ctx, u.hs, opened)
+		case b.options.Bridge != nil:
+			b.options.Bridge.Hear(u.hs, opened)
 		}
 	})
 }
@@ -201,15 +205,15 @@ func (b *Bot) confess(ctx context.Context, h *homeserver.Homeserver, room id.Roo
 	b.send(ctx, h, room, "callserver-"+base64.RawURLEncoding.EncodeToString(sum[:12]), notice(say(text)))
 }
 
-// seal makes of a message what is sent into a room: the message itself where nothing is encrypted.
-func (b *Bot) seal(ctx context.Context, h *homeserver.Homeserver, agent homeserver.Agent, room id.RoomID, m message) (event.Type, any, error) {
+// seal makes of an event what is sent into a room: the event itself where nothing is encrypted.
+func (b *Bot) seal(ctx context.Context, h *homeserver.Homeserver, agent homeserver.Agent, room id.RoomID, kind event.Type, content any) (event.Type, any, error) {
 	d := b.device(h)
 	if d == nil {
 		var rules json.RawMessage
 		err := agent.State(ctx, room, event.StateEncryption, "", &rules)
 		switch {
 		case homeserver.Code(err) == "M_NOT_FOUND":
-			return event.EventMessage, m, nil
+			return kind, content, nil
 		case err == nil:
 			err = errNoVault
 		}
@@ -217,8 +221,8 @@ func (b *Bot) seal(ctx context.Context, h *homeserver.Homeserver, agent homeserv
 	}
 	encrypted, err := d.Encrypted(ctx, room)
 	if err != nil || !encrypted {
-		return event.EventMessage, m, err
+		return kind, content, err
 	}
-	content, err := d.Encrypt(ctx, room, event.EventMessage.Type, m)
-	return event.EventEncrypted, content, err
+	sealed, err := d.Encrypt(ctx, room, kind.Type, content)
+	return event.EventEncrypted, sealed, err
 }

@@ -13,6 +13,7 @@ import { eventually } from "../process/eventually.mjs";
 import { outputs } from "../process/cache.mjs";
 import { stopAll, stopOnSignals } from "../process/process.mjs";
 import { Stack } from "../stack/stack.mjs";
+import { widgetHost } from "../elementcall/widget/bundle.mjs";
 import { LegacyClient } from "./client.mjs";
 
 stopOnSignals();
@@ -64,7 +65,7 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
       await (await peer(kind)).prepare();
       await rm(logs, { recursive: true, force: true });
       await mkdir(logs, { recursive: true });
-      stack = await Stack.start({ kind, logs, names: ["alice", "bob", "carol"], rooms: { many: { encrypted: false } }, elementCall: busyMachine });
+      stack = await Stack.start({ kind, logs, names: ["alice", "bob", "carol"], rooms: { many: { encrypted: false }, sealed: { encrypted: true } }, widget: await widgetHost(), elementCall: busyMachine });
       [alice, bob, carol] = stack.users;
       bot = { id: `@_callserver:${stack.homeserver.name}`, name: "_callserver" };
       room = stack.rooms.many;
@@ -239,6 +240,27 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
       await stack.startCallserver();
       await legacy.becomes("ended");
       await expectMembers(alice, room, [alice]);
+    });
+
+    test("in an encrypted room, switched on, the bot's device is in the call, with keys", async () => {
+      await call.leave();
+      await call.close();
+      const sealed = stack.rooms.sealed;
+      await inviteBot(alice, bot, sealed);
+      const page = await LegacyClient.open(browser, bob, { logs, keys: true });
+      call = await Call.create(browser, alice, { widget: true, logs });
+      await call.open(stack.site.link(alice, { room: sealed, widget: true }));
+      await call.join();
+      await say(alice, sealed, "!call bridge on");
+      await page.page.waitForTimeout(3_000);
+      await page.place({ room: sealed });
+      await page.becomes("connected");
+      await expectTiles(call, [alice, bot]);
+      await Promise.all([flowing(call, [call, bot]), page.receives()]);
+      await page.hangup();
+      await expectMembers(alice, sealed, [alice]);
+      await page.report("sealed");
+      await page.close();
     });
   });
 }

@@ -1,6 +1,7 @@
 // A LegacyClient is one user's matrix-js-sdk with its 1:1 calls in a browser
 // page of its own: it places, answers and ends calls as a person would, and
 // says what that person would hear and see.
+import { createReadStream } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { join } from "node:path";
@@ -29,7 +30,7 @@ async function serve() {
       entryPoints: [source],
       outfile: join(target, "page.js"),
       bundle: true,
-      format: "iife",
+      format: "esm",
       platform: "browser",
       target: "chrome120",
       define: { global: "globalThis" },
@@ -38,10 +39,15 @@ async function serve() {
   });
   const script = await readFile(join(directory, "page.js"));
   const server = createServer((request, response) => {
+    const wasm = /^\/pkg\/(\w+\.wasm)$/.exec(request.url)?.[1]; // of the encryption
+    if (wasm) {
+      response.writeHead(200, { "content-type": "application/wasm" });
+      return createReadStream(join(testbed, "node_modules", "@matrix-org", "matrix-sdk-crypto-wasm", "pkg", wasm)).pipe(response);
+    }
     const type = { "/": "text/html", "/page.js": "text/javascript" }[request.url];
     if (!type) return response.writeHead(404).end();
     response.writeHead(200, { "content-type": type });
-    response.end(request.url === "/" ? "<!doctype html><body></body><script src=page.js></script>" : script);
+    response.end(request.url === "/" ? "<!doctype html><body></body><script type=module src=page.js></script>" : script);
   });
   await new Promise((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
   atEnd(() => {
@@ -56,9 +62,10 @@ export class LegacyClient {
    * Opens the page in a profile of its own, with a device of its own.
    * @param {object} browser from elementcall/call.mjs's launch
    * @param {object} user of homeservers/homeserver.mjs
-   * @param {{relay?: boolean, logs?: string}} options relay: media goes through the homeserver's TURN servers only
+   * @param {{relay?: boolean, keys?: boolean, logs?: string}} options relay: media goes through the homeserver's TURN servers only; keys: it
+   *   takes part in encrypted rooms
    */
-  static async open(browser, user, { relay = false, logs } = {}) {
+  static async open(browser, user, { relay = false, keys = false, logs } = {}) {
     const context = await browser.newContext({ viewport: { width: 320, height: 240 } });
     context.setDefaultTimeout(PATIENCE_MS);
     const client = new LegacyClient(context, await context.newPage(), user, logs);
@@ -69,7 +76,7 @@ export class LegacyClient {
       identifier: { type: "m.id.user", user: user.id },
       password: user.password,
     });
-    const login = { baseUrl: user.homeserver.url, userId: user.id, deviceId: device_id, accessToken: access_token, relay };
+    const login = { baseUrl: user.homeserver.url, userId: user.id, deviceId: device_id, accessToken: access_token, relay, keys };
     await client.page.evaluate((options) => globalThis.legacy.start(options), login).catch(async (error) => {
       throw new Error(`${user.name}'s page does not start: ${error.message}\n${client.lines.slice(-12).join("\n")}`);
     });

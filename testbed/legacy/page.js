@@ -34,9 +34,10 @@ const latest = () => {
   return entry;
 };
 
-/** Logs in with a token and returns when the first sync is done. Relay: media goes through TURN servers only. */
-async function start({ baseUrl, userId, deviceId, accessToken, relay = false }) {
+/** Logs in with a token and returns when the first sync is done. Relay: media goes through TURN servers only; keys: it reads encrypted rooms. */
+async function start({ baseUrl, userId, deviceId, accessToken, relay = false, keys = false }) {
   client = createClient({ baseUrl, userId, deviceId, accessToken, forceTURN: relay, useE2eForGroupCall: false });
+  if (keys) await client.initRustCrypto({ useIndexedDB: false });
   client.on(CallEventHandlerEvent.Incoming, (call) => watch(call, true));
   const ready = new Promise((resolve, reject) => {
     client.on(ClientEvent.Sync, (state) => state === "PREPARED" && resolve());

@@ -16,6 +16,8 @@ import (
 	"callserver/signalling"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrix/call"
+	"callserver/signalling/matrix/courier"
+	"callserver/signalling/matrix/mediakeys"
 	"callserver/signalling/matrix/standin"
 	"callserver/signalling/matrixrtc/member"
 )
@@ -59,13 +61,21 @@ type conversation struct {
 	alone      time.Time                       // since when nobody is
 	stored     bool
 
+	// In an encrypted room; see sealed.go.
+	sealed  atomic.Bool // it has the bot's device; safe for concurrent use
+	keys    *courier.Courier
+	dismiss func()
+	handed  chan any        // keys from there; full: later ones are lost
+	parked  []any           // keys that wait for the leg
+	owns    []mediakeys.Own // keys of our own whose time comes
+
 	declaring sync.WaitGroup
 	declared  chan declared // capacity 1
 }
 
 func (s *Switchboard) newConversation(h *homeserver.Homeserver, room id.RoomID, callID string, caller id.UserID) *conversation {
 	return &conversation{
-		board: s, hs: h, room: room, id: callID, caller: caller, inbox: make(chan any, inboxSize), over: make(chan struct{}, 1), declared: make(chan declared, 1),
+		board: s, hs: h, room: room, id: callID, caller: caller, inbox: make(chan any, inboxSize), over: make(chan struct{}, 1), declared: make(chan declared, 1), handed: make(chan any, keyQueue),
 		log: s.log.With("matrix_room", room, "call", callID), heard: s.now(),
 	}
 }
@@ -110,15 +120,18 @@ func (c *conversation) wait(ctx context.Context) {
 		c.log.Warn("call ended: more events came than could be dealt with")
 		c.call.Hangup(call.UnknownError)
 	case what := <-c.inbox:
-		c.take(what)
+		c.take(ctx, what)
 	case <-ready:
 		c.media(ctx)
 	case d := <-c.declared:
 		c.isDeclared(ctx, d)
+	case key := <-c.handed:
+		c.useKey(key)
 	case <-timer.C:
 	}
 	now := c.board.now()
 	c.call.Tick(now)
+	c.seal(now)
 	if until := c.until(); !until.IsZero() && !now.Before(until) {
 		c.timeUp()
 	}
@@ -127,8 +140,10 @@ func (c *conversation) wait(ctx context.Context) {
 // nap is how long nothing needs to be done.
 func (c *conversation) nap() time.Duration {
 	next := c.call.Next()
-	if at := c.until(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
-		next = at
+	for _, at := range []time.Time{c.until(), c.sealAt()} {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
 	}
 	if next.IsZero() {
 		return time.Hour
@@ -145,7 +160,7 @@ func (c *conversation) until() time.Time {
 }
 
 // take deals with an event of the room.
-func (c *conversation) take(what any) {
+func (c *conversation) take(ctx context.Context, what any) {
 	switch what := what.(type) {
 	case call.Message:
 		if !c.call.Heard(what, c.board.now()) {
@@ -153,6 +168,9 @@ func (c *conversation) take(what any) {
 		}
 	case hint:
 		c.hinted(what)
+		if what.member != nil || what.left != "" {
+			c.introduce(ctx)
+		}
 	}
 }
 
@@ -243,6 +261,10 @@ func (c *conversation) join(ctx context.Context) error {
 		return err
 	}
 	c.leg = leg
+	for _, key := range c.parked {
+		c.useKey(key)
+	}
+	c.parked = nil
 	if s := c.call.Streams(); s != nil {
 		leg.Streams(streams(s))
 	}
@@ -379,7 +401,7 @@ func (c *conversation) send(ctx context.Context, s call.Send) {
 	kind, txn := event.Type{Type: s.Type, Class: event.MessageEventType}, unique("call-")
 	var err error
 	for try, pause := 1, sendPause; ; try, pause = try+1, 2*pause {
-		if _, err = c.speaker.Send(ctx, c.room, kind, txn, s.Content); err == nil {
+		if _, err = c.sendAs(ctx, c.speaker, kind, txn, s.Content); err == nil {
 			return
 		}
 		var answer *homeserver.Error
@@ -439,6 +461,9 @@ func (c *conversation) finish(ctx context.Context) {
 	}
 	if c.leg != nil {
 		c.leg.Leave(sfu.ClientInitiated)
+	}
+	if c.dismiss != nil {
+		c.dismiss()
 	}
 	c.declaring.Wait()
 	clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)

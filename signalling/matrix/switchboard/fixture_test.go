@@ -212,6 +212,11 @@ func (l *fakeLeg) Streams(remote map[string]signalling.LegStream) {
 		l.note("stream muted %v", s.AudioMuted)
 	}
 }
+func (l *fakeLeg) SetKey(of sfu.Identity, index uint8, _ []byte) error {
+	l.note("key %d of %s", index, of)
+	return nil
+}
+func (l *fakeLeg) SetOwnKey(index uint8, _ []byte) error { l.note("own key %d", index); return nil }
 func (l *fakeLeg) Leave(sfu.Reason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -255,6 +260,7 @@ type world struct {
 	store  *memory
 	stop   func()
 	pushed int
+	bot    Bot // nil: none
 
 	mu   sync.Mutex
 	legs []*fakeLeg
@@ -329,6 +335,9 @@ func newWorld(t *testing.T, change func(*world)) *world {
 		Connections: []*homeserver.Homeserver{hs}, Media: w, Standin: standin.Rules{Service: service}, Store: w.store,
 	}); err != nil {
 		t.Fatal(err)
+	}
+	if w.bot != nil {
+		w.Use(w.bot)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)

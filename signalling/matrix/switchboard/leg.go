@@ -18,6 +18,8 @@ type Leg interface {
 	Accept(answer string) error
 	Candidate(init string)
 	Streams(remote map[string]signalling.LegStream)
+	SetKey(identity sfu.Identity, index uint8, key []byte) error
+	SetOwnKey(index uint8, key []byte) error
 	Leave(sfu.Reason)
 }
 

@@ -72,7 +72,7 @@ func (c *conversation) beginOut(ctx context.Context, s *scene) error {
 	}
 	self := c.hs.Sender()
 	switch {
-	case c.hs.Local(c.plan.other) && c.mayBe(c.plan.other):
+	case !s.encrypted && c.hs.Local(c.plan.other) && c.mayBe(c.plan.other):
 		self = c.plan.other
 	case !s.bot:
 		return refuse("whoever rings did not agree to be spoken for, and the bot is not in the room")
@@ -94,7 +94,7 @@ func (c *conversation) beginOut(ctx context.Context, s *scene) error {
 	c.call = call.Outgoing(call.Options{
 		ID: c.id, Party: unique("callserver-"), Self: string(self), Peer: string(c.caller), Invitee: string(c.caller),
 	}, now)
-	if c.drain(); c.call.State() == call.Ended {
+	if c.drain(ctx); c.call.State() == call.Ended {
 		return nil
 	}
 	if err := c.join(ctx); err != nil {

@@ -144,7 +144,7 @@ func (c *conversation) beginIn(ctx context.Context, s *scene) error {
 		return refuse("one of the two does not want it")
 	default:
 		c.plan.other = other
-		if c.mayBe(other) {
+		if !s.encrypted && c.mayBe(other) {
 			self = other
 		} else if !s.bot {
 			return refuse("the one who is called did not agree to be spoken for, and the bot is not in the room")
@@ -165,7 +165,7 @@ func (c *conversation) beginIn(ctx context.Context, s *scene) error {
 	c.call = incoming
 	c.plan.video = hasVideo(m.Description.SDP)
 	c.plan.place.Intent = intent(c.plan.video)
-	if c.drain(); c.call.State() == call.Ended {
+	if c.drain(ctx); c.call.State() == call.Ended {
 		return nil
 	}
 	switch {
@@ -198,11 +198,11 @@ func (c *conversation) turnAway(m call.Message, meant bool, why error) error {
 }
 
 // drain takes what came together with the invitation.
-func (c *conversation) drain() {
+func (c *conversation) drain(ctx context.Context) {
 	for {
 		select {
 		case what := <-c.inbox:
-			c.take(what)
+			c.take(ctx, what)
 		default:
 			return
 		}
@@ -221,13 +221,17 @@ func (c *conversation) mayBe(user id.UserID) bool {
 // stand chooses as whom somebody is in the room's call.
 func (c *conversation) stand(s *scene, user id.UserID) error {
 	p := standin.Place{Homeserver: c.hs, Room: c.room, User: user, Device: pretended, Name: s.name(user)}
+	if s.encrypted {
+		c.plan.place, c.plan.encrypted = p, true
+		return c.standSealed()
+	}
 	if !c.mayBe(user) {
 		if !s.bot {
 			return refuse("%s did not agree to be stood in for, and the bot is not in the room", user)
 		}
 		p.User, p.Device = c.hs.Sender(), unique("CALL")
 	}
-	c.plan.place, c.plan.encrypted = p, s.encrypted
+	c.plan.place = p
 	return nil
 }
 
@@ -273,6 +277,12 @@ type declared struct {
 func (c *conversation) declare(ctx context.Context) {
 	c.keep(ctx)
 	c.member = true
+	if c.plan.encrypted {
+		if err := c.engage(ctx); err != nil {
+			c.fail("no media keys", err)
+			return
+		}
+	}
 	c.declaring.Go(func() {
 		defer c.board.rescue(c.room)
 		ctx, cancel := context.WithTimeout(ctx, clearTime)
@@ -280,7 +290,7 @@ func (c *conversation) declare(ctx context.Context) {
 		event, err := c.board.options.Standin.Declare(ctx, c.plan.place)
 		c.declared <- declared{event, err}
 		if err == nil && c.plan.encrypted {
-			c.board.options.Say(ctx, c.hs, string(c.room), "An older client is in the call. Its part of the call is decrypted at my server: end-to-end encryption ends there.")
+			c.board.bot.Say(ctx, c.hs, string(c.room), "An older client is in the call. Its part of the call is decrypted at my server: end-to-end encryption ends there.")
 		}
 	})
 }
@@ -290,10 +300,11 @@ func (c *conversation) isDeclared(ctx context.Context, d declared) {
 	if d.err != nil {
 		c.fail("the caller cannot be a member of the room's call", d.err)
 		if homeserver.Code(d.err) == "M_FORBIDDEN" {
-			c.board.options.Say(ctx, c.hs, string(c.room), "I cannot put a caller into this room's call: the power level for "+member.TypeState+" is too high.")
+			c.board.bot.Say(ctx, c.hs, string(c.room), "I cannot put a caller into this room's call: the power level for "+member.TypeState+" is too high.")
 		}
 		return
 	}
+	c.introduce(ctx)
 	if c.call.State() != call.Invited || c.plan.other == "" {
 		return
 	}
@@ -301,7 +312,7 @@ func (c *conversation) isDeclared(ctx context.Context, d declared) {
 	content := member.NewRing(string(c.plan.other), string(d.event), c.plan.place.Intent, now, c.plan.gives.Sub(now))
 	agent, err := c.hs.As(c.plan.place.User)
 	if err == nil {
-		c.plan.ring, err = agent.Send(ctx, c.room, typeNotification, unique("ring-"), content)
+		c.plan.ring, err = c.sendAs(ctx, agent, typeNotification, unique("ring-"), content)
 	}
 	if err != nil {
 		c.fail("the one who is called cannot be rung", err)

@@ -3,6 +3,7 @@ package switchboard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"maunium.net/go/mautrix/event"
@@ -89,7 +90,13 @@ func (s *Switchboard) tidyUp(ctx context.Context, r Record) error {
 			head.Party = ""
 		}
 		kind := event.Type{Type: call.TypeHangup, Class: event.MessageEventType}
-		_, err = agent.Send(ctx, r.Room, kind, "callserver-hangup-"+r.Party, call.Hangup{Head: head, Reason: call.UnknownError})
+		var content any = call.Hangup{Head: head, Reason: call.UnknownError}
+		if r.Speaker == h.Sender() {
+			if kind, content, err = s.bot.Seal(ctx, h, r.Room, kind, content); err != nil {
+				return fmt.Errorf("%w: %w", homeserver.ErrUnavailable, err) // the keys may not be there yet
+			}
+		}
+		_, err = agent.Send(ctx, r.Room, kind, "callserver-hangup-"+r.Party, content)
 		return errors.Join(err, standin.Clear(ctx, standin.Place{Homeserver: h, Room: r.Room, User: r.Member, Device: r.Device}))
 	}
 	return nil

@@ -67,9 +67,6 @@ type Options struct {
 	Servers     standing.Servers // whose users may use this server at all
 	Store       Store            // nil: consent and calls are forgotten at a restart
 
-	// Say has the bot say something in a room, to people; nil: nobody does.
-	Say func(ctx context.Context, h *homeserver.Homeserver, room, text string)
-
 	Now    func() time.Time // nil means time.Now
 	Logger *slog.Logger     // nil means none
 }
@@ -86,6 +83,8 @@ type Switchboard struct {
 	counters counters
 	left     []Record // calls of an earlier run
 
+	bot     Bot
+	opened  chan opened    // decrypted events; full: later ones are lost
 	talks   sync.WaitGroup // conversations, which the inboxes begin
 	agreed  chan struct{}  // somebody agreed, or takes it back; capacity 1
 	closing chan struct{}
@@ -131,11 +130,8 @@ func New(ctx context.Context, o Options) (*Switchboard, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Say == nil {
-		o.Say = func(context.Context, *homeserver.Homeserver, string, string) {}
-	}
 	s := &Switchboard{
-		options: o, log: o.Logger, now: o.Now,
+		options: o, log: o.Logger, now: o.Now, bot: mute{}, opened: make(chan opened, inboxQueue),
 		agreed: make(chan struct{}, 1), closing: make(chan struct{}), over: make(chan struct{}),
 		users: expiring.New[id.UserID, struct{}](maxKnown),
 		seen:  expiring.New[id.EventID, struct{}](maxSeen),
@@ -175,6 +171,7 @@ func (s *Switchboard) Run(ctx context.Context) error {
 	})
 	loops.Go(func() { s.tidy(ctx) })
 	loops.Go(func() { s.followersLoop(ctx) })
+	loops.Go(func() { s.openedLoop(ctx) })
 	for _, in := range s.inboxes {
 		loops.Go(func() {
 			defer in.events.Close()

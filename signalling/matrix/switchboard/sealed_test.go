@@ -1,0 +1,99 @@
+package switchboard
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"callserver/signalling"
+	"callserver/signalling/homeserver"
+	"callserver/signalling/matrix/courier"
+	"callserver/signalling/matrix/device"
+	"callserver/signalling/matrix/mediakeys"
+	"callserver/signalling/matrixrtc/member"
+)
+
+// A fakeBot seals by writing so, and has a device whose mail goes nowhere.
+type fakeBot struct {
+	office courier.Office
+	said   chan string
+}
+
+func (b *fakeBot) Say(_ context.Context, _ *homeserver.Homeserver, _, text string) { b.said <- text }
+
+func (b *fakeBot) Seal(_ context.Context, _ *homeserver.Homeserver, _ id.RoomID, kind event.Type, content any) (event.Type, any, error) {
+	return event.EventEncrypted, map[string]any{"type": kind.Type, "sealed": content}, nil
+}
+
+func (b *fakeBot) Device(*homeserver.Homeserver) id.DeviceID { return "BOTDEV" }
+
+func (b *fakeBot) Courier(_ *homeserver.Homeserver, o courier.Options) (*courier.Courier, *courier.Office, error) {
+	o.Device = b
+	c, err := b.office.Engage(o)
+	return c, &b.office, err
+}
+
+// The bot is its own device.
+func (b *fakeBot) User() id.UserID { return bot }
+func (b *fakeBot) ID() id.DeviceID { return "BOTDEV" }
+func (b *fakeBot) Send(context.Context, string, []device.Recipient, json.RawMessage) ([]device.Recipient, error) {
+	return nil, nil
+}
+
+// opens hands the switchboard an event of bob's as the bot decrypted it.
+func (w *world) opens(e [4]string) {
+	w.pushed++
+	w.Hear(w.hs, &event.Event{
+		Type: event.Type{Type: e[2], Class: event.MessageEventType}, RoomID: id.RoomID(e[0]), ID: id.EventID(e[2] + e[3]), Sender: id.UserID(e[1]),
+		Timestamp: time.Now().UnixMilli(), Content: event.Content{VeryRaw: json.RawMessage(e[3])},
+	})
+}
+
+// In an encrypted room that was switched on the bot speaks, encrypted, and is in the call by its own device, with keys.
+func TestSealed(t *testing.T) {
+	b := &fakeBot{said: make(chan string, 1)}
+	w := newWorld(t, func(w *world) {
+		w.store.words.Rooms = map[id.RoomID]bool{secret: true}
+		w.bot = b
+		w.matrix.members[secret] = append(w.matrix.members[secret], "@carol:example.org")
+	})
+	w.agree(bob, alice) // which does not count here
+	w.joins(secret)
+	w.opens(invites(secret, "c1"))
+	sealed := w.next(secret, event.EventEncrypted.Type, 0)
+	if sealed.as != bot || sealed.content["type"] != "m.call.answer" {
+		t.Errorf("sent %+v", sealed)
+	}
+	if declared := w.next(secret, member.TypeState, 0); declared.as != bot || declared.content["device_id"] != "BOTDEV" {
+		t.Errorf("declared %+v", declared)
+	}
+	leg := w.leg(0)
+	leg.says(signalling.Connected{})
+	did := func(what string) func() bool {
+		return func() bool { leg.mu.Lock(); defer leg.mu.Unlock(); return slices.Contains(leg.did, what) }
+	}
+	w.eventually("a key of our own", did("own key 0"))
+	text := <-b.said
+	if text == "" {
+		t.Error("nobody is told")
+	}
+	b.office.Deliver(device.Letter{Type: mediakeys.Type, Sender: alice, Content: mediakeys.Letter{
+		Room: secret, From: mediakeys.Peer{User: alice, Device: "A"}, Member: alice + ":A", Key: mediakeys.Key{Index: 3, Secret: make([]byte, 16)}, Sent: time.Now(),
+	}.Content()})
+	w.eventually("alice's key", did("key 3 of "+alice+":A"))
+
+	w.opens([4]string{secret, "@carol:example.org", "m.call.invite", invites(secret, "c2")[3]})
+	if second := w.next(secret, event.EventEncrypted.Type, 1); second.content["type"] != "m.call.hangup" {
+		t.Errorf("sent %+v", second)
+	}
+	w.opens(says(secret, "hangup", "c1", ""))
+	w.ends()
+	if cleared := w.next(secret, member.TypeState, 1); len(cleared.content) != 0 {
+		t.Errorf("cleared %+v", cleared)
+	}
+}

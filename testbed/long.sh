@@ -9,6 +9,7 @@ race) CGO_ENABLED=1 go test -race -count 10 -timeout 2h ./... ;;
 fuzz) FUZZTIME=${FUZZTIME:-10m} testbed/fuzz.sh ;;
 clients) for i in 1 2 3 4 5; do node testbed/clients/run.mjs; done ;;
 reach) for i in 1 2 3; do node testbed/reach/run.mjs; done ;;
+turn) LONG=1 node testbed/turn/run.mjs && node --test-reporter=spec testbed/turn/homeservers.mjs ;;
 homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
 legacy) node --test-reporter=spec testbed/legacy/test.mjs && node --test-reporter=spec testbed/legacy/bridge.mjs ;; # HOMESERVER as below
 ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of the two
@@ -23,7 +24,7 @@ federation)
 	node --test-reporter=spec testbed/federation/test.mjs dendrite+dendrite synapse+dendrite dendrite+synapse synapse+synapse
 	;;
 *)
-	echo "make long PART=race|fuzz|clients|reach|homeservers|demo|federation|legacy|ghosts|outage|networks|churn" >&2
+	echo "make long PART=race|fuzz|clients|reach|turn|homeservers|demo|federation|legacy|ghosts|outage|networks|churn" >&2
 	exit 2
 	;;
 esac

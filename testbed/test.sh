@@ -55,10 +55,10 @@ suite_legacy() {
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_reach() { prepare_browsers && need nsenter util-linux && node testbed/reach/run.mjs; }
-# Of coturn it takes the clients only.
+# Of coturn it takes the clients only; the other homeserver has its turn in make long PART=turn.
 suite_turn() {
 	prepare_browsers && prepare_homeservers && need turnutils_uclient coturn && node testbed/turn/run.mjs &&
-		node --test-reporter=spec testbed/turn/homeservers.mjs
+		HOMESERVER=${HOMESERVER:-dendrite} node --test-reporter=spec testbed/turn/homeservers.mjs
 }
 suite_acme() { prepare_go && CALLSERVER_TEST_PEBBLE=$(testbed/acme/pebble.sh) go test -count 1 -run Pebble ./edge/acme ./cmd/callserver; }
 suite_networks() { prepare_node && node --test-reporter=spec testbed/networks/figures.test.mjs; } # measuring takes make long PART=networks

@@ -10,7 +10,7 @@ import { server4, server6, Site } from '../reach/networks.mjs';
 const outside = '198.51.100.1'; // in a network namespace of its own
 
 const secret = randomBytes(24).toString('hex');
-const clients = process.env.LONG ? 100 : 20;
+const clients = process.env.LONG ? 100 : 10;
 const messages = process.env.LONG ? 250 : 50; // each 20 ms after the other
 const ports = { http: 443, relay: 3478, tls: 5349 };
 
@@ -67,9 +67,9 @@ async function pairs(stage) {
   return `${clients} relays each over ${Object.keys(transports).join(', ')}: ${sent.join(', ')} packets, none lost, ${time()} s`;
 }
 
-// Peers outside, with and without channels, and pairs of ports.
+// Peers outside, with and without channels, and pairs of ports; and relays that are each other's peers over TCP.
 async function peers(stage) {
-  await relay(stage, { peers: { allow: [`${outside}/32`] } });
+  await relay(stage, { peers: { allow: [`${outside}/32`] }, tcp_relay: true });
   const elsewhere = await Namespace.open();
   stage.after(() => elsewhere.close());
   await cable({ namespace: new Namespace(), device: 'beyond', addresses: ['198.51.100.2/24'] }, { namespace: elsewhere, device: 'net', addresses: [`${outside}/24`] });
@@ -77,13 +77,9 @@ async function peers(stage) {
   const peer = new Process('turnutils_peer', [...elsewhere.enter, 'turnutils_peer', '-L', outside], { log: join(stage.world.directory, 'peer.log') });
   stage.after(() => peer.stop());
   const few = ['-m', '4', '-e', outside, server4];
-  const sent = await Promise.all([coturn('-c', ...few), coturn('-c', '-s', ...few), coturn(...few), coturn('-t', '-c', ...few)]);
-  return `by channel, by indication, with a port for RTCP, over TCP: ${sent.join(', ')} packets, none lost`;
-}
-
-async function tcpPeers(stage) {
-  await relay(stage, { tcp_relay: true });
-  return `RFC 6062: ${await coturn('-T', '-m', '4', server4)} messages`;
+  const sent = await Promise.all([coturn('-c', ...few), coturn('-c', '-s', ...few), coturn(...few), coturn('-t', '-c', ...few),
+    coturn('-T', '-m', '4', server4)]);
+  return `by channel, by indication, with a port for RTCP, over TCP, RFC 6062: ${sent.join(', ')} packets, none lost`;
 }
 
 async function stun(stage) {
@@ -138,8 +134,7 @@ async function firstFrame(peer, { protocol, url }) {
 export const cases = [
   { name: 'stun', about: 'coturn\'s stunclient', run: stun },
   { name: 'pairs', about: 'coturn\'s uclient, relay to relay, over every transport', run: pairs },
-  { name: 'peers', about: 'coturn\'s uclient with peers outside', run: peers },
-  { name: 'tcp peers', about: 'coturn\'s uclient with relays over TCP', run: tcpPeers },
+  { name: 'peers', about: 'coturn\'s uclient with peers outside, and over TCP', run: peers },
   { name: 'strangers', about: 'coturn\'s uclient without a credential', run: strangers },
   {
     name: 'relayed', about: 'Chromium by the relay over UDP, TCP, and TLS on the port of HTTPS', seconds: 120,

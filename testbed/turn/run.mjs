@@ -3,7 +3,7 @@
 //
 //   node testbed/turn/run.mjs [--only NAME]... [--list] [--keep]
 //
-// Prints a line a case and "N passed, N failed, N skipped"; exit status 1 when any failed. LONG=1 has a hundred clients in place of twenty.
+// Prints a line a case and "N passed, N failed, N skipped"; exit status 1 when any failed. LONG=1 has a hundred clients in place of ten.
 import { parseArgs } from 'node:util';
 import { npmPackages } from '../process/cache.mjs';
 import { enterNamespace } from '../process/namespaces.mjs';

@@ -75,17 +75,18 @@ func send(b []byte) (peer netip.AddrPort, data []byte, ok bool) {
 	return peer, data, peer.IsValid() && data != nil
 }
 
-// xorAddress reads an XOR-PEER-ADDRESS; mask is the message's cookie and transaction id.
+// xorAddress reads an XOR-PEER-ADDRESS; mask is the message's cookie and transaction id. The byte before the family is 0 (RFC 8489 §14.1): what
+// to make of another is left to the server.
 func xorAddress(value, mask []byte) netip.AddrPort {
 	var addr netip.Addr
 	switch {
-	case len(value) == 8 && value[1] == familyIPv4:
+	case len(value) == 8 && binary.BigEndian.Uint16(value) == familyIPv4:
 		var a [4]byte
 		for i := range a {
 			a[i] = value[4+i] ^ mask[i]
 		}
 		addr = netip.AddrFrom4(a)
-	case len(value) == 20 && value[1] == familyIPv6:
+	case len(value) == 20 && binary.BigEndian.Uint16(value) == familyIPv6:
 		var a [16]byte
 		for i := range a {
 			a[i] = value[4+i] ^ mask[i]

@@ -138,6 +138,9 @@ func TestChannelData(t *testing.T) {
 func FuzzMessages(f *testing.F) {
 	f.Add(indication(f, peer4, []byte("hello")))
 	f.Add(indication(f, peer6, []byte("hello you"), stun.Fingerprint))
+	odd := indication(f, peer6, []byte("hello you"))
+	odd[headerSize+attributeSize] = 3 // the byte before the family
+	f.Add(odd)
 	f.Add([]byte("\x40\x01\x00\x02ab"))
 	f.Add([]byte("\x00\x01\x00\x00\x21\x12\xa4\x42............"))
 	f.Fuzz(func(t *testing.T, b []byte) {

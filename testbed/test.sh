@@ -34,7 +34,7 @@ suite_build() { CGO_ENABLED=0 go build ./...; }
 suite_lint() { prepare_node && make -s lint; }
 # The second run is for what the race detector distorts: allocations of the hot path.
 suite_go() { prepare_go && CGO_ENABLED=1 go test -race -short -timeout 15m ./... && CGO_ENABLED=0 go test -short -timeout 5m ./sfu/...; }
-suite_fuzz() { FUZZTIME=${FUZZTIME:-5s} testbed/fuzz.sh; }
+suite_fuzz() { FUZZTIME=${FUZZTIME:-2s} testbed/fuzz.sh; }
 suite_web() {
 	prepare_node && make -s web && git diff --exit-code --stat -- web/dist ||
 		{ echo "web: a check failed, or web/dist is not what the sources build (make web, commit)"; return 1; }

@@ -28,8 +28,9 @@ const (
 	channelSize = 4 // of a ChannelData message's header
 )
 
-// isChannelData is RFC 8656 §12: channel numbers are 0x4000 to 0x4FFF.
-func isChannelData(b []byte) bool { return len(b) >= channelSize && b[0]>>4 == 4 }
+// isChannelData looks at the channel number. Those of RFC 8656 §12 end at 0x4FFF, those of RFC 5766 §11 at 0x7FFF: coturn's client takes them at random
+// from all of these, and pion binds them.
+func isChannelData(b []byte) bool { return len(b) >= channelSize && b[0]>>6 == 1 }
 
 // channelData returns the channel and the data of a ChannelData message; no ok if it is cut short.
 func channelData(b []byte) (number uint16, data []byte, ok bool) {

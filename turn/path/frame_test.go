@@ -117,6 +117,7 @@ func TestChannelData(t *testing.T) {
 	}{
 		{"whole", "\x40\x01\x00\x02ab", 0x4001, "ab", true},
 		{"padded", "\x4f\xff\x00\x02ab\x00\x00", 0x4fff, "ab", true},
+		{"of RFC 5766", "\x7f\xfe\x00\x02ab", 0x7ffe, "ab", true},
 		{"empty", "\x40\x00\x00\x00", 0x4000, "", true},
 		{"cut short", "\x40\x00\x00\x03ab", 0, "", false},
 	} {
@@ -127,7 +128,7 @@ func TestChannelData(t *testing.T) {
 			}
 		})
 	}
-	for _, in := range []string{"", "\x40\x00\x00", "\x50\x00\x00\x00", "\x00\x01\x00\x00", "\x80\x00\x00\x00"} {
+	for _, in := range []string{"", "\x40\x00\x00", "\x3f\x00\x00\x00", "\x00\x01\x00\x00", "\x80\x00\x00\x00"} {
 		if isChannelData([]byte(in)) {
 			t.Errorf("%q is taken for ChannelData", in)
 		}

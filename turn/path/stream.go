@@ -204,11 +204,26 @@ func (s *Stream) writeLoop() {
 		s.mu.Lock()
 		b, s.queue = s.queue, b[:0]
 		s.mu.Unlock()
-		if _, err := s.writeNow(b); err != nil {
+		if err := s.writeEach(b); err != nil {
 			_ = s.Conn.Close() // the reader sees it
 			return
 		}
 	}
+}
+
+// writeEach writes messages of ours one by one: there are clients that take a TLS record for one message, and lose what else is in it (coturn's).
+func (s *Stream) writeEach(messages []byte) error {
+	for len(messages) > 0 {
+		n, err := messageSize(messages)
+		if err == nil {
+			_, err = s.writeNow(messages[:n])
+		}
+		if err != nil {
+			return err
+		}
+		messages = messages[n:]
+	}
+	return nil
 }
 
 // Write implements net.Conn.

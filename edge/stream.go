@@ -32,9 +32,6 @@ func (s *Stream) Addr() net.Addr { return s.split.socket.Addr() }
 // TURN are the connections. Unless this is called before Run, they are closed.
 func (s *Stream) TURN() net.Listener { return s.split.turn.use() }
 
-// Closed counts the connections that ended before they could be handed over: no TLS, no proxy header, too many.
-func (s *Stream) Closed() uint64 { return s.split.refused.Load() }
-
 // Run accepts until Close. It returns nil after an orderly close.
 func (s *Stream) Run() error {
 	if err := s.split.acceptLoop(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 
 	"callserver/sfu/rtc/description"
@@ -101,20 +102,11 @@ func (p *Peer) withdraw() {
 	}
 	var kept []*slot
 	for _, sl := range p.round.slots {
-		if !contains(o.added, sl) {
+		if !slices.Contains(o.added, sl) {
 			kept = append(kept, sl)
 		}
 	}
 	p.round.slots = kept
-}
-
-func contains(list []*slot, sl *slot) bool {
-	for _, other := range list {
-		if other == sl {
-			return true
-		}
-	}
-	return false
 }
 
 // placeBoth plans every section of a plain peer's offer for what we send, beside what it sends, and gives waiting downlinks to free

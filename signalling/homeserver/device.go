@@ -107,23 +107,23 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := h.permit(op, nil); err != nil {
 		return nil, err
 	}
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	case <-r.Context().Done():
+	release, err := h.slots.take(r.Context(), "")
+	if err != nil {
 		h.breaker.abandoned()
-		return nil, &Error{Op: op, Err: fmt.Errorf("wait for other requests: %w", r.Context().Err())}
+		return nil, &Error{Op: op, Err: err}
 	}
+	defer release()
 	h.counters.requests.Add(1)
+	sent := h.breaker.mark()
 	answer, err := h.http.Transport.RoundTrip(r)
 	switch {
 	case err != nil:
-		h.judge(r.Context(), &Error{Op: op, Err: err})
+		h.judge(r.Context(), sent, &Error{Op: op, Err: err})
 		return nil, &Error{Op: op, Err: bare(err)}
 	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= http.StatusInternalServerError:
-		h.judge(r.Context(), &Error{Op: op, Status: answer.StatusCode})
+		h.judge(r.Context(), sent, &Error{Op: op, Status: answer.StatusCode})
 	default:
-		h.judge(r.Context(), nil)
+		h.judge(r.Context(), sent, nil)
 	}
 	return answer, nil
 }

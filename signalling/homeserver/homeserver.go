@@ -13,8 +13,9 @@
 //
 // # A homeserver that is down or slow
 //
-// Every request has a time-out and counts towards a bound on requests at a time. After a few that found nobody, the
-// homeserver is left alone for a moment, longer each time; requests fail at once meanwhile, with [ErrUnavailable].
+// Every request has a time-out and counts towards a bound on requests at a time, and to one on those about its room. After a
+// few that found nobody, the homeserver is left alone for a moment, longer each time; requests fail at once meanwhile, with
+// [ErrUnavailable]. A room that alone is slow counts once among those few, and nothing counts that others overtook.
 package homeserver
 
 import (
@@ -36,7 +37,6 @@ const (
 	requestTimeout = 5 * time.Second
 	dialTimeout    = 2 * time.Second
 	maxAnswer      = 16 << 20 // bytes; a list of 100,000 members has 10 MB
-	maxAtOnce      = 128      // requests; the next one waits, within its time-out
 )
 
 // Options of a Homeserver. ServerName is required.
@@ -56,7 +56,7 @@ type Homeserver struct {
 	base     *url.URL
 	log      *slog.Logger
 	http     *http.Client
-	slots    chan struct{} // maxAtOnce
+	slots    *slots
 	breaker  breaker
 	versions versions
 	inbox    inbox
@@ -112,7 +112,7 @@ func New(o Options) (*Homeserver, error) {
 	}
 	h := &Homeserver{
 		options: o, base: base, log: o.Logger.With("homeserver", o.ServerName),
-		slots: make(chan struct{}, maxAtOnce),
+		slots: newSlots(),
 		http:  newClient(o.RootCAs),
 	}
 	return h, nil

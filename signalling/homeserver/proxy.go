@@ -49,6 +49,7 @@ func (h *Homeserver) Relay(ctx context.Context, to, path string, content map[str
 		Content json.RawMessage `json:"content"`
 	}
 	h.counters.requests.Add(1)
+	sent := h.breaker.mark()
 	err := translate(op, h.send(wait, identity{token: r.AppToken}, http.MethodPost, nil,
 		map[string]any{"destination": to, "method": http.MethodPost, "path": path, "body": content}, &answer,
 		[]any{"unstable", "io.element.msc4512", "appservice", "fed_proxy"}))
@@ -61,7 +62,7 @@ func (h *Homeserver) Relay(ctx context.Context, to, path string, content map[str
 	case errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
 		h.breaker.abandoned() // the other one may be slow
 	default:
-		h.judge(ctx, err)
+		h.judge(ctx, sent, err)
 	}
 	return 0, nil, err
 }

@@ -31,6 +31,7 @@ type Error struct {
 	Text   string        // for people, from the homeserver
 	Retry  time.Duration // how long to wait, if the homeserver said so
 	Err    error         // set if there was no answer, or one that could not be read
+	room   id.RoomID     // that was asked about; empty if it was none
 }
 
 func (e *Error) Error() string {
@@ -47,6 +48,16 @@ func (e *Error) Is(target error) bool { return target == ErrUnavailable && e.pas
 
 func (e *Error) passing() bool {
 	return e.Err != nil || e.Status == http.StatusTooManyRequests || e.Status >= http.StatusInternalServerError
+}
+
+// stalled is the room about which a homeserver that may well be there did not answer in time; empty if it is not about one, or
+// nobody took the connection.
+func (e *Error) stalled() id.RoomID {
+	var at *net.OpError
+	if !errors.Is(e.Err, context.DeadlineExceeded) || errors.As(e.Err, &at) && at.Op == "dial" {
+		return ""
+	}
+	return e.room
 }
 
 // gone reports an answer of a proxy whose homeserver is not there.
@@ -114,13 +125,12 @@ func (h *Homeserver) once(ctx context.Context, who identity, op, method string, 
 	}
 	wait, cancel := context.WithTimeout(ctx, h.options.Timeout)
 	defer cancel()
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	case <-wait.Done():
+	release, err := h.slots.take(wait, roomOf(path))
+	if err != nil {
 		h.breaker.abandoned()
-		return &Error{Op: op, Err: fmt.Errorf("wait for other requests: %w", wait.Err())}
+		return &Error{Op: op, Err: err}
 	}
+	defer release()
 	return h.attempt(ctx, wait, who, op, method, query, in, out, path)
 }
 
@@ -141,12 +151,15 @@ func (h *Homeserver) permit(op string, path []any) error {
 // attempt sends what was permitted and notes how it ended. limited is the caller's context with the time-out.
 func (h *Homeserver) attempt(caller, limited context.Context, who identity, op, method string, query url.Values, in, out any, path []any) error {
 	h.counters.requests.Add(1)
+	sent := h.breaker.mark()
 	err := translate(op, h.send(limited, who, method, query, in, out, path))
-	h.judge(caller, err)
-	if err != nil {
-		return err
+	if err == nil {
+		h.judge(caller, sent, nil)
+		return nil
 	}
-	return nil
+	err.room = roomOf(path)
+	h.judge(caller, sent, err)
+	return err
 }
 
 func (h *Homeserver) send(ctx context.Context, who identity, method string, query url.Values, in, out any, path []any) error {
@@ -173,14 +186,15 @@ func (a Agent) client() *mautrix.Client {
 	}
 }
 
-// judge keeps the breaker and the counters. That a caller went away says nothing about the homeserver.
-func (h *Homeserver) judge(caller context.Context, err *Error) {
+// judge keeps the breaker and the counters: sent is the breaker's mark at the time. That a caller went away says nothing about
+// the homeserver.
+func (h *Homeserver) judge(caller context.Context, sent mark, err *Error) {
 	switch {
 	case err != nil && caller.Err() != nil:
 		h.breaker.abandoned()
 	case err != nil && err.passing():
 		h.counters.failures.Add(1)
-		if (err.Err != nil || err.gone()) && h.breaker.failed(h.options.Now()) {
+		if (err.Err != nil || err.gone()) && h.breaker.failed(h.options.Now(), sent, err.stalled()) {
 			h.log.Warn("homeserver does not answer", "err", err)
 		} else if err.Err == nil && !err.gone() {
 			h.breaker.succeeded() // it is there

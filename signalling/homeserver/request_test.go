@@ -3,11 +3,13 @@ package homeserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 )
@@ -201,6 +203,41 @@ func TestSlowHomeserver(t *testing.T) {
 	}
 }
 
+// Requests about one room that nobody answers in time keep nobody from asking about others.
+func TestSlowRoom(t *testing.T) {
+	held := make(chan struct{})
+	defer close(held)
+	w := newWorld(t, func(r *http.Request) (int, string) {
+		if strings.Contains(r.URL.Path, "/!slow:example.org/") {
+			select {
+			case <-held:
+			case <-r.Context().Done():
+			}
+		}
+		return 200, `{"joined":{}}`
+	}, func(o *Options) { o.Timeout = 50 * time.Millisecond })
+	ask := func(room id.RoomID) error {
+		_, err := w.Bearer("x").JoinedMembers(t.Context(), room)
+		return err
+	}
+	var stuck errgroup.Group
+	for range 2 * tolerated {
+		stuck.Go(func() error {
+			if err := ask("!slow:example.org"); !errors.Is(err, ErrUnavailable) {
+				return fmt.Errorf("got %v", err)
+			}
+			return nil
+		})
+	}
+	if err := stuck.Wait(); err != nil {
+		t.Error(err)
+	}
+	w.options.Timeout = requestTimeout
+	if err := ask(room); err != nil || w.Stats().Spared != 0 {
+		t.Errorf("of another room: %v, %d spared", err, w.Stats().Spared)
+	}
+}
+
 func TestHomeserverComesBack(t *testing.T) {
 	up := false
 	w := newWorld(t, func(*http.Request) (int, string) {
@@ -246,8 +283,8 @@ func TestBreakerPauses(t *testing.T) {
 		if !b.allow(now) {
 			t.Fatal("not allowed after the pause")
 		}
-		b.failed(now)
-		b.failed(now) // of before
+		b.failed(now, 0, "")
+		b.failed(now, 0, "") // of before
 		if b.failures >= tolerated && b.allow(now) {
 			t.Fatal("allowed in the pause")
 		}
@@ -262,6 +299,34 @@ func TestBreakerPauses(t *testing.T) {
 	b.abandoned()
 	if !b.allow(now) {
 		t.Error("an abandoned request keeps the others out")
+	}
+}
+
+// What opens the breaker, by failures in a row: of the homeserver as such, or about rooms.
+func TestBreakerRooms(t *testing.T) {
+	for name, tc := range map[string]struct {
+		rooms    []id.RoomID
+		answered int // before this failure somebody else is answered
+		open     bool
+	}{
+		"nobody is there":   {[]id.RoomID{"", "", ""}, -1, true},
+		"one room":          {[]id.RoomID{"!a", "!a", "!a", "!a", "!a"}, -1, false},
+		"three rooms":       {[]id.RoomID{"!a", "!b", "!a", "!c"}, -1, true},
+		"a room and others": {[]id.RoomID{"!a", "", ""}, -1, true},
+		"overtaken":         {[]id.RoomID{"", "", "", "", ""}, 0, false},
+		"rooms overtaken":   {[]id.RoomID{"!a", "!b", "!c", "!d"}, 2, false},
+	} {
+		var b breaker
+		now, sent := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), b.mark()
+		for i, room := range tc.rooms {
+			if i == tc.answered {
+				b.succeeded()
+			}
+			b.failed(now, sent, room)
+		}
+		if open := !b.closed(); open != tc.open {
+			t.Errorf("%s: open is %v", name, open)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -331,12 +332,16 @@ func (s *server) close(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("close %s: %w", what, err))
 		}
 	}
+	var telling sync.WaitGroup
+	var bridged error
 	if s.switchboard != nil {
-		end("bridged calls", s.switchboard.Close(ctx))
+		telling.Go(func() { bridged = s.switchboard.Close(ctx) }) // a homeserver that is slow keeps no client waiting
 	}
 	if s.client != nil {
 		end("clients", s.client.Close(ctx))
 	}
+	telling.Wait()
+	end("bridged calls", bridged)
 	if s.authoriser != nil {
 		end("authoriser", s.authoriser.Close())
 	}

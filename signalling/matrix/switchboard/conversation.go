@@ -60,6 +60,7 @@ type conversation struct {
 	company    bool                            // somebody else was in the room's call
 	alone      time.Time                       // since when nobody is
 	stored     bool
+	unsaid     bool // that it is over: the other end does not know
 
 	// In an encrypted room; see sealed.go.
 	sealed  atomic.Bool // it has the bot's device; safe for concurrent use
@@ -414,6 +415,7 @@ func (c *conversation) send(ctx context.Context, s call.Send) {
 	}
 	c.board.counters.sendFailures.Add(1)
 	c.log.Warn("event of a call not sent", "type", s.Type, "err", err)
+	c.unsaid = s.Type == call.TypeHangup
 	if s.Type == call.TypeInvite || s.Type == call.TypeAnswer || s.Type == call.TypeNegotiate {
 		c.call.Hangup(call.SignallingFailed)
 	}
@@ -471,6 +473,9 @@ func (c *conversation) finish(ctx context.Context) {
 	if err := c.withdraw(clear); err != nil {
 		c.log.Warn("membership of a call not withdrawn: it is cleared later", "err", err)
 		return
+	}
+	if c.unsaid {
+		return // the next start says it
 	}
 	c.forget(clear)
 }

@@ -44,6 +44,7 @@ type matrix struct {
 	senders map[string]string         // room|type|key > sender
 	sent    []sent
 	hangs   map[string]chan struct{} // rooms whose requests wait
+	refused string                   // type of events that are not taken
 	rings   map[string]string        // room > id of the last ring
 	syncs   chan string              // what bob sees
 	done    chan struct{}
@@ -122,6 +123,8 @@ func (m *matrix) answer(method, as string, parts []string, body []byte) (int, an
 			joined[user] = map[string]string{"display_name": strings.ToUpper(user[1:2]) + user[2:strings.Index(user, ":")]}
 		}
 		return 200, map[string]any{"joined": joined}
+	case what[0] == "send" && what[1] == m.refused:
+		return 403, none{"errcode": "M_FORBIDDEN"}
 	case what[0] == "send":
 		m.sent = append(m.sent, sent{room, as, what[1], "", content})
 		if what[1] == member.TypeNotification {

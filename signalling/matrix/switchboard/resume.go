@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"maunium.net/go/mautrix/event"
 
 	"callserver/signalling/homeserver"
@@ -17,6 +18,8 @@ const (
 	tidyTime  = 10 * time.Second // for one call of an earlier run
 	tidyPause = 5 * time.Second  // before one is tried again
 	tidyTries = 10
+	// tidyAtOnce is how many calls of an earlier run are hung up at a time: whichever room is slow holds up few others.
+	tidyAtOnce = 16
 )
 
 // record is the conversation, as it is stored.
@@ -56,21 +59,38 @@ func (s *Switchboard) tidy(ctx context.Context) {
 		if try > 1 && !rest(ctx, tidyPause) {
 			return
 		}
-		var again []Record
-		for _, r := range left {
-			if err := s.tidyUp(ctx, r); err != nil {
-				s.log.Warn("call of an earlier run not hung up", "matrix_room", r.Room, "err", err)
-				if errors.Is(err, homeserver.ErrUnavailable) {
-					again = append(again, r)
-					continue
-				}
-			}
-			if err := s.options.Store.Forget(ctx, r); err != nil {
-				s.log.Warn("call of an earlier run not forgotten", "err", err)
+		again := make([]bool, len(left))
+		var work errgroup.Group
+		work.SetLimit(tidyAtOnce)
+		for i, r := range left {
+			work.Go(func() error {
+				again[i] = s.tidyAway(ctx, r)
+				return nil
+			})
+		}
+		_ = work.Wait() // none fails
+		var failed []Record
+		for i, r := range left {
+			if again[i] {
+				failed = append(failed, r)
 			}
 		}
-		left = again
+		left = failed
 	}
+}
+
+// tidyAway hangs a call of an earlier run up and forgets it, and reports whether that is to be tried again.
+func (s *Switchboard) tidyAway(ctx context.Context, r Record) (again bool) {
+	if err := s.tidyUp(ctx, r); err != nil {
+		s.log.Warn("call of an earlier run not hung up", "matrix_room", r.Room, "err", err)
+		if errors.Is(err, homeserver.ErrUnavailable) {
+			return true
+		}
+	}
+	if err := s.options.Store.Forget(ctx, r); err != nil {
+		s.log.Warn("call of an earlier run not forgotten", "err", err)
+	}
+	return false
 }
 
 func (s *Switchboard) tidyUp(ctx context.Context, r Record) error {

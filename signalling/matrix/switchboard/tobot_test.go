@@ -194,3 +194,34 @@ func TestTidy(t *testing.T) {
 	}
 	w.eventually("forgotten", func() bool { calls, _ := w.store.Calls(t.Context()); return len(calls) == 0 })
 }
+
+// A room whose requests hang keeps no other's call of an earlier run from being hung up.
+func TestTidySlowRoom(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	w := newWorld(t, func(w *world) {
+		w.matrix.hangs[two] = hang
+		for i := range 5 {
+			w.store.calls = append(w.store.calls, Record{Server: "example.org", Room: two, Call: fmt.Sprint("slow", i), Party: "P", Version: 1, Speaker: bot, Member: bob, Device: pretended})
+		}
+		w.store.calls = append(w.store.calls, Record{Server: "example.org", Room: many, Call: "quick", Party: "P", Version: 1, Speaker: bot, Member: bob, Device: pretended})
+	})
+	w.next(many, "m.call.hangup", 0)
+	w.next(many, member.TypeState, 0)
+}
+
+// A call whose other end was not told that it is over is hung up at the next start.
+func TestUnsaid(t *testing.T) {
+	w := newWorld(t, nil)
+	w.push(invites(many, "c1"))
+	w.next(many, "m.call.answer", 0)
+	w.leg(0).says(signalling.Connected{})
+	w.next(many, member.TypeState, 0)
+	w.matrix.mu.Lock()
+	w.matrix.refused = "m.call.hangup"
+	w.matrix.mu.Unlock()
+	w.stop()
+	if calls, err := w.store.Calls(t.Context()); err != nil || len(calls) != 1 || calls[0].Call != "c1" {
+		t.Errorf("stored is %+v, %v", calls, err)
+	}
+}

@@ -21,7 +21,7 @@ demo: ## alice, bob and carol in Element Call, with a homeserver of their own (H
 test: ## everything in short form, as .ci/run does (SUITE="go web" for some); installs what it needs
 	testbed/test.sh $(SUITE)
 
-long: ## one suite in long form (PART=race|fuzz|clients|reach|turn|homeservers|demo|federation|legacy|ghosts|outage|networks|churn)
+long: ## one suite in long form (PART=race|fuzz|clients|reach|turn|homeservers|demo|federation|legacy|legs|ghosts|outage|networks|churn)
 	testbed/long.sh $(PART)
 
 check: lint ## before a commit: format, vet, lint, import map, tests under the race detector

@@ -52,6 +52,7 @@ suite_legacy() {
 	prepare_browsers && prepare_homeservers && HOMESERVER=dendrite node --test-reporter=spec testbed/legacy/test.mjs &&
 		HOMESERVER=synapse node --test-reporter=spec testbed/legacy/bridge.mjs # both on both: make long PART=legacy
 }
+suite_legs() { prepare_homeservers && SHORT=1 HOMESERVER=${HOMESERVER:-dendrite} node testbed/legs/main.mjs; } # a hundred: make long PART=legs
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }
 suite_ghosts() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/ghosts/test.mjs; }
 suite_reach() { prepare_browsers && need nsenter util-linux && node testbed/reach/run.mjs; }
@@ -65,7 +66,7 @@ suite_networks() { prepare_node && node --test-reporter=spec testbed/networks/fi
 suite_framecrypto() { prepare_npm && node --test --test-reporter=spec testbed/framecrypto/test.mjs; }
 suite_clients() { prepare_browsers && node testbed/clients/run.mjs; }
 
-all=(build lint go fuzz acme web page homeservers elementcall legacy federation ghosts clients networks reach turn framecrypto)
+all=(build lint go fuzz acme web page homeservers elementcall legacy legs federation ghosts clients networks reach turn framecrypto)
 [ $# -gt 0 ] || set -- "${all[@]}"
 rm -f "$logs/apt-updated"
 

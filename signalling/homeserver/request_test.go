@@ -224,7 +224,7 @@ func TestSlowRoom(t *testing.T) {
 	for range 2 * tolerated {
 		stuck.Go(func() error {
 			if err := ask("!slow:example.org"); !errors.Is(err, ErrUnavailable) {
-				return fmt.Errorf("got %v", err)
+				return fmt.Errorf("got %w", err)
 			}
 			return nil
 		})

@@ -26,14 +26,15 @@ export async function ground(kind, test) {
 /**
  * Starts a callserver that has some of the homeserver's registrations, and returns it with its URL once it answers.
  * @param {object} options ports: of HTTP, the operator and media, where they were told to somebody already; more: configuration; relay: that of turn;
- *   data: file of what survives a restart
+ *   data: file of what survives a restart; known: it is told its URL, by which members of calls name it
  */
-export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "", relay = "{enabled: false}", data = "off" } = {}) {
+export async function serve({ homeserver, directory, logs }, name, registrations, { ports, more = "", relay = "{enabled: false}", data = "off", known = false } = {}) {
   const [http, admin, udp, tcp] = ports ?? (await freePorts(4));
   const file = join(directory, `${name}.yaml`);
+  const url = `http://127.0.0.1:${http}`;
   await writeFile(
     file,
-    `http: {listen: "127.0.0.1:${http}"}
+    `http: {listen: "127.0.0.1:${http}"${known ? `, public_url: "${url}"` : ""}}
 admin: {listen: "127.0.0.1:${admin}"}
 media: {udp_port: ${udp}, tcp_port: ${tcp}, advertise: [127.0.0.1]}
 turn: ${relay}
@@ -46,9 +47,8 @@ homeservers:
 federation_ca_file: ${homeserver.authority}
 ${more}`,
   );
-  const program = await goProgram("cmd/callserver");
+  const program = process.env.CALLSERVER ?? (await goProgram("cmd/callserver"));
   const callserver = new Process("callserver", [program, "serve", "--config", file], { log: join(logs, `${name}.log`) });
-  const url = `http://127.0.0.1:${http}`;
   await callserver.answers(`${url}/healthz`, 20_000);
   return { callserver, url };
 }

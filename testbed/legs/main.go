@@ -7,7 +7,7 @@
 //
 //	POST /enter                              {"url", "bot", "callers": [{"user", "token", "room"}]}: who there is; returns when all hear
 //	POST /delay?room=R&for=30s               has the proxy keep back requests about a room; 0s ends that
-//	POST /place?rate=N[&room=R]              all who are in no call place one, both of a room at once, N of them a second    {"legs", "seconds"}
+//	POST /place?rate=N[&room=R][&except=R]   all who are in no call place one, both of a room at once, N of them a second    {"legs", "seconds"}
 //	POST /watch?since=MS&for=60s             waits until the bot has hung up every call and no membership is left   {"hungUp", "cleared", ...}
 //	POST /hangup                             everybody hangs up; returns when no membership is left, within 30 s
 package main
@@ -122,7 +122,7 @@ func (d *desk) place(r *http.Request) (any, error) {
 		return nil, err
 	}
 	began := time.Now()
-	legs, err := d.party.place(r.Context(), rate, r.FormValue("room"))
+	legs, err := d.party.place(r.Context(), rate, r.FormValue("room"), r.FormValue("except"))
 	return map[string]any{"legs": legs, "seconds": time.Since(began).Seconds()}, err
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	patience = 20 * time.Second // for the first packet
+	patience = 15 * time.Second // for the first packet
 	spoken   = 20 * time.Millisecond
 )
 
@@ -151,9 +151,9 @@ type report struct {
 	Failed string  `json:"failed,omitempty"`
 }
 
-// place has everybody of a room, or of all, call who is in no call: the callers of a room together, as many a second as the
+// place has everybody of a room, or of all but one, call who is in no call: the callers of a room together, as many a second as the
 // rate says. It returns when everybody has heard a packet or given up.
-func (p *party) place(ctx context.Context, rate float64, room string) ([]report, error) {
+func (p *party) place(ctx context.Context, rate float64, room, except string) ([]report, error) {
 	if p == nil || rate <= 0 {
 		return nil, errors.New("nobody is there, or the rate is none")
 	}
@@ -163,7 +163,7 @@ func (p *party) place(ctx context.Context, rate float64, room string) ([]report,
 	began, placed := time.Now(), 0
 	last := ""
 	for _, c := range p.callers {
-		if room != "" && c.room != room || c.busy() {
+		if room != "" && c.room != room || c.room == except || c.busy() {
 			continue
 		}
 		if c.room != last {

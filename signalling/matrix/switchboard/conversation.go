@@ -39,7 +39,7 @@ type conversation struct {
 	hs     *homeserver.Homeserver
 	room   id.RoomID
 	id     string    // call id
-	caller id.UserID // whose client is at the other end
+	caller id.UserID // whose client is at the other end; of a call of ours empty until that is known
 	inbox  chan any  // call.Message or hint
 	full   atomic.Bool
 	over   chan struct{} // capacity 1: the inbox was full
@@ -440,14 +440,16 @@ func (c *conversation) ended(ctx context.Context, o call.Over) {
 	}
 }
 
-// decline tells whoever rings that the one who was called does not want to, if this server may say that in that one's name.
+// decline tells whoever rings that the one who was called does not want to: in that one's name where this server may speak
+// in it, or else in the bot's. The former is never encrypted, for want of keys; but for its type, all that it says would be
+// legible if it were.
 func (c *conversation) decline(ctx context.Context) {
-	if c.plan.place.User != c.caller {
-		return
-	}
-	agent, err := c.hs.As(c.caller)
-	if err == nil {
-		_, err = agent.Send(ctx, c.room, typeDecline, unique("decline-"), member.NewRefusal(string(c.plan.ring)))
+	refusal := member.NewRefusal(string(c.plan.ring))
+	var err error
+	if agent, as := c.hs.As(c.caller); as == nil && c.mayBe(c.caller) {
+		_, err = agent.Send(ctx, c.room, typeDecline, unique("decline-"), refusal)
+	} else if agent, err = c.hs.As(c.hs.Sender()); err == nil {
+		_, err = c.sendAs(ctx, agent, typeDecline, unique("decline-"), refusal)
 	}
 	if err != nil {
 		c.log.Warn("ring not declined", "err", err)

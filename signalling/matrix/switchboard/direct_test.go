@@ -181,6 +181,55 @@ func TestOut(t *testing.T) {
 	}
 }
 
+// Element Call names nobody in a ring: it is for the other one in a room for two.
+func TestOutUnnamed(t *testing.T) {
+	everybody := `{"notification_type":"ring","lifetime":30000,"m.mentions":{"user_ids":[],"room":true},"m.relates_to":{"rel_type":"m.reference","event_id":"$state"}}`
+	w := newWorld(t, nil)
+	w.agree(bob)
+	w.joins(two)
+	w.joins(many)
+	w.push([4]string{many, alice, member.TypeNotification, everybody}, [4]string{two, alice, member.TypeNotification, everybody})
+	invite := w.next(two, "m.call.invite", 0)
+	if invite.content["invitee"] != bob {
+		t.Errorf("got %+v", invite)
+	}
+	// Rung again, by another device of alice's or once more, he has that call already.
+	w.push([4]string{two, alice, member.TypeNotification, everybody})
+	w.rings(two)
+	w.push(says(two, "answer", invite.content["call_id"].(string), `,"answer":{"type":"answer","sdp":"a"}`))
+	w.next(two, "m.call.select_answer", 0)
+	w.rings(two)
+	w.eventually("one call is left", func() bool { return w.Stats().Calls == 1 })
+	if n := len(w.sentTo(two, "m.call.invite")); n != 1 {
+		t.Errorf("%d invitations", n)
+	}
+	if n := len(w.sentTo(many, "m.call.invite")); n != 0 || w.Stats().Placed != 1 {
+		t.Errorf("called in a room of many: %d, %+v", n, w.Stats())
+	}
+}
+
+// Who rejects the call of somebody who rings declines the ring: in the own name if the server may speak in it, or by the bot.
+func TestOutDeclined(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		user id.UserID // who agreed
+		as   string
+	}{{"by himself", bob, bob}, {"by the bot", alice, bot}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.agree(tc.user)
+			w.push(says(many, "invite", "other", `,"lifetime":60000,"offer":{"sdp":"v"},"invitee":"@carol:example.org"`)) // bob is known from calling elsewhere
+			w.joins(two)
+			w.rings(two)
+			w.push(says(two, "reject", w.next(two, "m.call.invite", 0).content["call_id"].(string), ""))
+			if got := w.next(two, member.TypeDecline, 0); got.as != tc.as || got.content["m.relates_to"].(map[string]any)["event_id"] == "" {
+				t.Errorf("got %+v", got)
+			}
+			w.ends()
+		})
+	}
+}
+
 // How a call to an old client ends before it is answered.
 func TestOutEnds(t *testing.T) {
 	for _, tc := range []struct {

@@ -13,15 +13,15 @@ import (
 	"callserver/signalling/matrixrtc/member"
 )
 
-// rung begins a call to each user of the old calls whom a ring in a room for two is for.
+// rung begins a call if a ring in a room for two may be for a user of the old calls.
 func (s *Switchboard) rung(h *homeserver.Homeserver, e *event.Event) *conversation {
 	now := s.now()
 	ring, err := member.ParseNotification(told(e))
 	if err != nil || !ring.Ring || e.StateKey != nil || !now.Before(ring.Expires) || s.own(e.Sender) || s.ours(e.RoomID, e.Sender) {
 		return nil // what we ring ourselves must not come back to us
 	}
-	user := s.rungUser(h, ring)
-	if user == "" || !s.first(e.ID) {
+	user, may := s.rungUser(h, ring)
+	if !may || !s.first(e.ID) {
 		return nil
 	}
 	c := s.newConversation(h, e.RoomID, unique(""), user)
@@ -31,19 +31,18 @@ func (s *Switchboard) rung(h *homeserver.Homeserver, e *event.Event) *conversati
 	if !s.begin(c) {
 		return nil
 	}
-	s.counters.placed.Add(1)
 	return c
 }
 
-// rungUser is the user of the old calls whom a ring means: one who is named, or, where everybody is, whoever of the homeserver agreed.
-// Who the other one in the room is, is found out later.
-func (s *Switchboard) rungUser(h *homeserver.Homeserver, ring member.Notification) id.UserID {
+// rungUser is the user of the old calls whom a ring names. Element Call names nobody and means everybody: then nobody is
+// returned, and who the other one in the room is remains to be found out.
+func (s *Switchboard) rungUser(h *homeserver.Homeserver, ring member.Notification) (user id.UserID, may bool) {
 	for _, name := range ring.Users {
 		if user := id.UserID(name); h.Local(user) && s.old(user) && user != id.UserID(ring.Sender) {
-			return user
+			return user, true
 		}
 	}
-	return ""
+	return "", ring.Room
 }
 
 // old reports whether a user is known to use the old calls: by agreeing to be bridged, or from what was heard.
@@ -64,8 +63,8 @@ func (s *Switchboard) ours(room id.RoomID, user id.UserID) bool {
 
 // beginOut calls a user of the old calls whom somebody rings by MatrixRTC.
 func (c *conversation) beginOut(ctx context.Context, s *scene) error {
-	if s.other(c.caller) != c.plan.other {
-		return refuse("the room is not one for these two")
+	if err := c.find(s); err != nil {
+		return err
 	}
 	if err := c.permits(s); err != nil {
 		return err
@@ -79,6 +78,9 @@ func (c *conversation) beginOut(ctx context.Context, s *scene) error {
 	}
 	if err := c.stand(s, c.caller); err != nil {
 		return err
+	}
+	if c.plan.busy {
+		return refuse("another older client is in the call of this encrypted room")
 	}
 	if err := c.speakAs(self); err != nil {
 		return err
@@ -112,6 +114,21 @@ func (c *conversation) beginOut(ctx context.Context, s *scene) error {
 	if self != c.plan.other {
 		c.pending = &call.Identity{ID: string(c.plan.other), DisplayName: s.name(c.plan.other)}
 	}
+	return nil
+}
+
+// find finds out whom a ring calls.
+func (c *conversation) find(s *scene) error {
+	user := s.other(c.plan.other)
+	switch {
+	case user == "" || s.other(user) != c.plan.other || c.caller != "" && c.caller != user:
+		return refuse("the room is not one for these two")
+	case !c.hs.Local(user) || !c.board.old(user):
+		return refuse("the one who is rung is not known to use older calls")
+	case !c.board.claim(c, user):
+		return refuse("the one who is rung has a call in this room, or too many")
+	}
+	c.board.counters.placed.Add(1)
 	return nil
 }
 

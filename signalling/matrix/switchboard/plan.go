@@ -87,6 +87,9 @@ func (c *conversation) begin(ctx context.Context) bool {
 	var no *refusal
 	switch {
 	case err == nil:
+	case errors.As(err, &no) && c.caller == "": // a ring that nobody here is for, as most are
+		c.log.Debug("ring not bridged", "why", no.why)
+		return false
 	case errors.As(err, &no):
 		c.board.counters.refused.Add(1)
 		c.log.Info("call not bridged", "why", no.why)

@@ -31,7 +31,11 @@ type scene struct {
 
 // look reads a room through the bot's eyes, or those of a user for whom this server may act.
 func (c *conversation) look(ctx context.Context) (scene, error) {
-	for _, user := range []id.UserID{c.hs.Sender(), c.caller} {
+	user := c.caller
+	if user == "" {
+		user = c.plan.other
+	}
+	for _, user := range []id.UserID{c.hs.Sender(), user} {
 		agent, err := c.hs.As(user)
 		if err != nil {
 			continue

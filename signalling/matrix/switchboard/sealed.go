@@ -101,7 +101,8 @@ func (c *conversation) standSealed() error {
 	c.board.mu.Lock()
 	defer c.board.mu.Unlock()
 	for _, other := range c.board.calls[c.room] {
-		if other != c && other.sealed.Load() {
+		crossed := c.plan.atOnce && other.caller == c.caller // it ends, for this one
+		if other != c && other.sealed.Load() && !crossed {
 			c.plan.busy = true
 			return nil
 		}

@@ -97,3 +97,97 @@ func TestSealed(t *testing.T) {
 		t.Errorf("cleared %+v", cleared)
 	}
 }
+
+// newSecret is a world with a bot in an encrypted room for two that was switched on, where bob has the old calls.
+func newSecret(t *testing.T) *world {
+	w := newWorld(t, func(w *world) {
+		w.store.words.Rooms = map[id.RoomID]bool{secret: true}
+		w.bot = &fakeBot{said: make(chan string, 8)}
+	})
+	w.agree(bob)
+	return w
+}
+
+// sealed is what was sent encrypted to the secret room, of a type.
+func (w *world) sealed(kind string) (all []sent) {
+	for _, s := range w.sentTo(secret, event.EventEncrypted.Type) {
+		if s.content["type"] == kind {
+			s.content = s.content["sealed"].(map[string]any)
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// nextSealed waits for the encrypted event of a number.
+func (w *world) nextSealed(kind string, number int) sent {
+	w.t.Helper()
+	w.eventually(kind+" is sent encrypted", func() bool { return len(w.sealed(kind)) > number })
+	return w.sealed(kind)[number]
+}
+
+// ringsSecretly has alice's client ring bob, encrypted.
+func (w *world) ringsSecretly() {
+	text, _ := json.Marshal(member.NewRing(bob, "$state", "video", time.Now(), 30*time.Second))
+	w.opens([4]string{secret, alice, member.TypeNotification, string(text)})
+}
+
+// A ring in an encrypted room for two calls the older client; rejected there, it is declined in bob's name.
+func TestSealedOut(t *testing.T) {
+	w := newSecret(t)
+	w.joins(secret)
+	w.ringsSecretly()
+	invite := w.nextSealed("m.call.invite", 0)
+	if invite.as != bot || invite.content["invitee"] != bob {
+		t.Errorf("sent %+v", invite)
+	}
+	w.opens(says(secret, "reject", invite.content["call_id"].(string), ""))
+	if decline := w.next(secret, member.TypeDecline, 0); decline.as != bob {
+		t.Errorf("declined by %s", decline.as)
+	}
+	w.ends()
+}
+
+// Of two calls that cross in an encrypted room one lives, too: the bot's device passes from one to the other.
+func TestSealedGlare(t *testing.T) {
+	for _, tc := range []struct{ name, theirs string }{{"theirs comes first", "!"}, {"ours comes first", "~"}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newSecret(t)
+			w.joins(secret)
+			w.ringsSecretly()
+			ours := w.nextSealed("m.call.invite", 0).content["call_id"].(string)
+			w.opens(invites(secret, tc.theirs))
+			if tc.theirs == "!" {
+				if got := w.nextSealed("m.call.hangup", 0); got.content["call_id"] != ours || got.content["reason"] != "replaced" {
+					t.Errorf("got %+v", got)
+				}
+				if got := w.nextSealed("m.call.answer", 0); got.content["call_id"] != tc.theirs {
+					t.Errorf("got %+v", got)
+				}
+			} else {
+				w.opens(says(secret, "hangup", tc.theirs, `,"reason":"replaced"`))
+				w.opens(says(secret, "answer", ours, `,"answer":{"type":"answer","sdp":"a"}`))
+				w.nextSealed("m.call.select_answer", 0)
+			}
+			if declared := w.next(secret, member.TypeState, 0); declared.as != bot {
+				t.Errorf("declared as %s", declared.as)
+			}
+			w.eventually("one call is left", func() bool { return w.Stats().Calls == 1 })
+		})
+	}
+}
+
+// Who is in the call by the bot's device is not called once more.
+func TestSealedRungAgain(t *testing.T) {
+	w := newSecret(t)
+	w.joins(secret)
+	w.opens(invites(secret, "c1"))
+	w.nextSealed("m.call.answer", 0)
+	w.ringsSecretly()
+	w.eventually("refused", func() bool { return w.Stats().Refused == 1 })
+	w.opens(says(secret, "hangup", "c1", ""))
+	w.ends()
+	if n := len(w.sealed("m.call.invite")); n != 0 {
+		t.Error("called again")
+	}
+}

@@ -31,6 +31,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -279,20 +280,36 @@ func (s *Switchboard) age(e *event.Event) time.Duration {
 func (s *Switchboard) begin(c *conversation) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	same := 0
-	for _, calls := range s.calls {
-		for _, other := range calls {
-			if other.caller == c.caller {
-				same++
-			}
-		}
-	}
-	if s.count >= maxCalls || same >= maxOfUser {
+	if s.count >= maxCalls || s.ofLocked(c.caller, c.plan.other) >= maxOfUser {
 		s.counters.refused.Add(1)
 		return false
 	}
 	s.count++
 	s.calls[c.room] = append(s.calls[c.room], c)
+	return true
+}
+
+// ofLocked counts the calls of a client's user; of nobody yet, those that the same ringer began.
+func (s *Switchboard) ofLocked(caller, ringer id.UserID) (n int) {
+	for _, calls := range s.calls {
+		for _, other := range calls {
+			if other.caller == caller && (caller != "" || other.plan.other == ringer) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// claim enters whom a call of ours is for, unless that one has another in the room, or too many.
+func (s *Switchboard) claim(c *conversation, user id.UserID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	has := func(other *conversation) bool { return other != c && other.caller == user }
+	if slices.ContainsFunc(s.calls[c.room], has) || c.caller == "" && s.ofLocked(user, "") >= maxOfUser {
+		return false
+	}
+	c.caller = user
 	return true
 }
 

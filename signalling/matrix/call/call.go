@@ -290,13 +290,18 @@ func (c *Call) Assert(who Identity) {
 	}
 }
 
-// Hangup ends the call. If nobody has accepted it and there is no other reason than somebody's will, it is rejected.
+// Hangup ends the call. One whose caller has not heard our answer is rejected: clients heed no other word of who is not yet at
+// their other end.
 func (c *Call) Hangup(why Reason) {
 	switch {
 	case c.state == Ended:
 		return
-	case c.state == Invited && c.version > 0 && why == UserHangup:
-		c.send(TypeReject, Reject{c.head()})
+	case (c.state == Invited || c.state == Answering) && c.version > 0:
+		r := Reject{Head: c.head()}
+		if why != UserHangup {
+			r.Reason = why
+		}
+		c.send(TypeReject, r)
 	case c.state != Placing:
 		c.send(TypeHangup, Hangup{c.head(), why})
 	}

@@ -130,7 +130,7 @@ func inWords(e Effect) string {
 		case Hangup:
 			return fmt.Sprintf("send hangup=%s v%d", c.Reason, c.Version)
 		case Reject:
-			return "send reject"
+			return strings.TrimSuffix("send reject="+string(c.Reason), "=")
 		case Candidates:
 			var all []string
 			for _, x := range c.Candidates {
@@ -199,7 +199,7 @@ var transitions = []struct {
 	{"callee: the caller gives up while it rings", called, []string{"hangup reason=invite_timeout -> over by them invite_timeout", "accept ->"}, Ended},
 	{"callee: another party of the caller hangs up", called, []string{"hangup party=B2 -> ignored", "hangup by=@eve:example.org -> ignored"}, Invited},
 	{"callee: nobody accepts", called, []string{"wait 60s -> over invite_timeout", "wait 1h ->"}, Ended},
-	{"callee: no answer is made", called, []string{"accept -> offer o1", "wait 10s -> send hangup=user_media_failed v1, over user_media_failed"}, Ended},
+	{"callee: no answer is made", called, []string{"accept -> offer o1", "wait 10s -> send reject=user_media_failed, over user_media_failed"}, Ended},
 	{"callee: answered on another device", called, []string{"answer by=@alice:example.org party=A2 answer=x -> over by them answered_elsewhere"}, Ended},
 	{"callee: rejected on another device", called, []string{"reject by=@alice:example.org party=A2 -> over by them rejected_elsewhere"}, Ended},
 	{"callee: v0 rejected on another device", called, []string{"hangup by=@alice:example.org v0 -> over by them rejected_elsewhere"}, Ended},
@@ -330,7 +330,7 @@ func TestHangup(t *testing.T) {
 	}{
 		{"invited", called, nil, "send reject, over user_hangup"},
 		{"invited by version 0", calledV0, nil, "send hangup=user_hangup v0, over user_hangup"},
-		{"answering", called, []string{"accept"}, "send hangup=user_hangup v1, over user_hangup"},
+		{"answering", called, []string{"accept"}, "send reject, over user_hangup"},
 		{"connecting", called, []string{"accept", "described answer=a1"}, "send hangup=user_hangup v1, over user_hangup"},
 		{"up", calledUp, nil, "send hangup=user_hangup v1, over user_hangup"},
 		{"up with version 0", calledV0, []string{"accept", "described answer=a1", "connected"}, "send hangup=user_hangup v0, over user_hangup"},

@@ -49,8 +49,11 @@ type (
 		Selected string `json:"selected_party_id"`
 	}
 
-	// A Reject is the content of m.call.reject.
-	Reject struct{ Head }
+	// A Reject is the content of m.call.reject. The reason is not in the specification; matrix-js-sdk reads it.
+	Reject struct {
+		Head
+		Reason Reason `json:"reason,omitempty"`
+	}
 
 	// A Hangup is the content of m.call.hangup.
 	Hangup struct {

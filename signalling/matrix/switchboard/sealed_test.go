@@ -88,7 +88,7 @@ func TestSealed(t *testing.T) {
 	w.eventually("alice's key", did("key 3 of "+alice+":A"))
 
 	w.opens([4]string{secret, "@carol:example.org", "m.call.invite", invites(secret, "c2")[3]})
-	if second := w.next(secret, event.EventEncrypted.Type, 1); second.content["type"] != "m.call.hangup" {
+	if second := w.next(secret, event.EventEncrypted.Type, 1); second.content["type"] != "m.call.reject" {
 		t.Errorf("sent %+v", second)
 	}
 	w.opens(says(secret, "hangup", "c1", ""))

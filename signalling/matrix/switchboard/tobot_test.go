@@ -111,8 +111,8 @@ func TestNotBridged(t *testing.T) {
 		{"as state", nil, [][4]string{{many, bob, "m.call.invite|", invites(many, "c1")[3]}}, ""},
 		{"too old", nil, [][4]string{says(many, "invite", "c1", `,"lifetime":2000,"offer":{"sdp":"v"}`)}, ""},
 		{"for somebody in a room of many", nil, [][4]string{says(many, "invite", "c1", `,"lifetime":60000,"offer":{"sdp":"v"},"invitee":"@carol:example.org"`)}, ""},
-		{"an offer that cannot be answered", nil, [][4]string{says(many, "invite", "c1", `,"lifetime":60000,"offer":{"sdp":"bad"}`)}, "m.call.hangup"},
-		{"when the call is full", func(w *world) { w.full = true }, [][4]string{invites(many, "c1")}, "m.call.hangup"},
+		{"an offer that cannot be answered", nil, [][4]string{says(many, "invite", "c1", `,"lifetime":60000,"offer":{"sdp":"bad"}`)}, "m.call.reject"},
+		{"when the call is full", func(w *world) { w.full = true }, [][4]string{invites(many, "c1")}, "m.call.reject"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, tc.change)
@@ -142,7 +142,7 @@ func TestBusy(t *testing.T) {
 	w.push(invites(many, "c1"))
 	w.next(many, "m.call.answer", 0)
 	w.push(invites(many, "c2"))
-	if got := w.next(many, "m.call.hangup", 0); got.content["call_id"] != "c2" || got.content["reason"] != "user_busy" {
+	if got := w.next(many, "m.call.reject", 0); got.content["call_id"] != "c2" || got.content["reason"] != "user_busy" {
 		t.Errorf("got %+v", got)
 	}
 }

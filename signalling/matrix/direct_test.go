@@ -43,6 +43,15 @@ func TestWhy(t *testing.T) {
 	}
 }
 
+// isIn declares a user a member of the room's call, with a laptop.
+func (w *world) isIn(t *testing.T, user string) {
+	t.Helper()
+	w.matrix.set(func() {
+		w.matrix.state = append(w.matrix.state, fmt.Sprintf(`{"type":"org.matrix.msc3401.call.member","state_key":"_%s_LAPTOP_m.call","sender":%q,"event_id":"$joined","origin_server_ts":%d,
+			"content":{"application":"m.call","call_id":"","device_id":"LAPTOP","m.call.intent":"audio","focus_active":{"type":"livekit"},"foci_preferred":[]}}`, user, user, time.Now().UnixMilli()))
+	})
+}
+
 func TestRing(t *testing.T) {
 	for _, wide := range []bool{true, false} {
 		w := newWorld(t, wide, nil)
@@ -50,10 +59,7 @@ func TestRing(t *testing.T) {
 		expectBody(t, w.says(t, alice, "!call ring @carol:example.org"), "@carol:example.org is not in this room.")
 		w.join(t, alice, "LAPTOP")
 		expectBody(t, w.says(t, alice, "!call ring @alice:example.org"), "@alice:example.org is in the call already.")
-		w.matrix.set(func() {
-			w.matrix.state = append(w.matrix.state, fmt.Sprintf(`{"type":"org.matrix.msc3401.call.member","state_key":"_@alice:example.org_LAPTOP_m.call","sender":%q,"event_id":"$joined","origin_server_ts":%d,
-				"content":{"application":"m.call","call_id":"","device_id":"LAPTOP","m.call.intent":"audio","focus_active":{"type":"livekit"},"foci_preferred":[]}}`, alice, time.Now().UnixMilli()))
-		})
+		w.isIn(t, alice)
 		before := len(w.sentTo(room))
 		first := w.says(t, alice, "!call ring @bob:example.org")
 		if wide {

@@ -23,8 +23,8 @@ var (
 	typeNotification = event.Type{Type: member.TypeNotification, Class: event.MessageEventType}
 )
 
-// ring has the client of somebody in the room ring, in the name of the asker: clients heed nobody who is in no call. Where
-// this server may not speak for the asker, or the asker is in no call, the bot asks by a message.
+// ring has the client of somebody in the room ring, in the name of the asker, who is in the call. Where this server may not
+// speak for the asker, or the asker is in no call, or the room is encrypted, the bot asks by a message.
 func (b *Bot) ring(ctx context.Context, o *order) (answer, error) {
 	user, why := wanted(o)
 	if user == "" {
@@ -69,9 +69,10 @@ func wanted(o *order) (id.UserID, answer) {
 	return o.users[0], answer{}
 }
 
-// ringAs sends the ring as the asker, and reports whether that was possible.
-func (b *Bot) ringAs(ctx context.Context, o *order, user id.UserID) bool {
-	agent, err := o.hs.As(o.sender)
+// ringAs sends the ring, as the asker, and reports whether that was possible. Where the room is encrypted, the bot rings, who
+// alone has keys; some clients may not heed who is in no call, so that is not enough.
+func (b *Bot) ringAs(ctx context.Context, o *order, user id.UserID) (enough bool) {
+	agent, err := o.hs.As(o.hs.Sender())
 	if err != nil {
 		return false
 	}
@@ -79,12 +80,18 @@ func (b *Bot) ringAs(ctx context.Context, o *order, user id.UserID) bool {
 	if !ok {
 		return false
 	}
-	_, err = agent.Send(ctx, o.room, typeNotification, transaction(o.event, "ring"),
-		member.NewRing(string(user), asker.Event, asker.Intent, b.now(), ringTime))
+	kind, content, err := b.seal(ctx, o.hs, agent, o.room, typeNotification, member.NewRing(string(user), asker.Event, asker.Intent, b.now(), ringTime))
+	open := kind == typeNotification
+	if err == nil && open {
+		agent, err = o.hs.As(o.sender)
+	}
+	if err == nil {
+		_, err = agent.Send(ctx, o.room, kind, transaction(o.event, "ringing"), content)
+	}
 	if err != nil {
 		b.log.Debug("ring not sent", "homeserver", o.hs.Name(), "room", o.room, "err", err)
 	}
-	return err == nil
+	return err == nil && open
 }
 
 // membership finds by which membership event the asker is in the call.

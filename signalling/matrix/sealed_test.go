@@ -4,10 +4,13 @@ import "testing"
 
 // TestNothingOpenInEncryptedRooms gives a command that anybody can read, in an encrypted room, to a bot without keys.
 func TestNothingOpenInEncryptedRooms(t *testing.T) {
-	w := newWorld(t, false, nil)
+	w := newWorld(t, true, nil)
+	w.isIn(t, alice)
 	w.matrix.set(func() { w.matrix.encrypted = true })
 	w.push(t, w.text(room, bob, "!call help"))
 	eventually(t, "the answer is given up", func() bool { return w.Stats().Failures == 1 })
+	w.push(t, w.text(room, alice, "!call ring @bob:example.org"))
+	eventually(t, "the ring, too", func() bool { return w.Stats().Failures > 1 })
 	if said := w.sentTo(room); len(said) != 0 {
 		t.Errorf("sent %+v", said)
 	}

@@ -19,7 +19,6 @@ import (
 	"callserver/signalling/matrix/courier"
 	"callserver/signalling/matrix/mediakeys"
 	"callserver/signalling/matrix/standin"
-	"callserver/signalling/matrixrtc/member"
 )
 
 const (
@@ -54,6 +53,8 @@ type conversation struct {
 	speaker    homeserver.Agent // as call.Self
 	leg        Leg
 	member     bool                            // of the room's call, or about to be
+	nodding    string                          // device of a member for a moment
+	nodded     context.CancelFunc              // ends that
 	sent       map[string]signalling.LegStream // what the leg sends
 	shown      sfu.Identity                    // who is on the line, as the other end was told
 	pending    *call.Identity                  // to be told once media flows
@@ -70,8 +71,8 @@ type conversation struct {
 	parked  []any           // keys that wait for the leg
 	owns    []mediakeys.Own // keys of our own whose time comes
 
-	declaring sync.WaitGroup
-	declared  chan declared // capacity 1
+	declaring sync.WaitGroup // what goes on beside it and ends with it
+	declared  chan declared  // capacity 1
 }
 
 func (s *Switchboard) newConversation(h *homeserver.Homeserver, room id.RoomID, callID string, caller id.UserID) *conversation {
@@ -440,22 +441,6 @@ func (c *conversation) ended(ctx context.Context, o call.Over) {
 	}
 }
 
-// decline tells whoever rings that the one who was called does not want to: in that one's name where this server may speak
-// in it, or else in the bot's. The former is never encrypted, for want of keys; but for its type, all that it says would be
-// legible if it were.
-func (c *conversation) decline(ctx context.Context) {
-	refusal := member.NewRefusal(string(c.plan.ring))
-	var err error
-	if agent, as := c.hs.As(c.caller); as == nil && c.mayBe(c.caller) {
-		_, err = agent.Send(ctx, c.room, typeDecline, unique("decline-"), refusal)
-	} else if agent, err = c.hs.As(c.hs.Sender()); err == nil {
-		_, err = c.sendAs(ctx, agent, typeDecline, unique("decline-"), refusal)
-	}
-	if err != nil {
-		c.log.Warn("ring not declined", "err", err)
-	}
-}
-
 // finish leaves the room's call, whatever became of this one, and forgets it.
 func (c *conversation) finish(ctx context.Context) {
 	c.board.counters.ended.Add(1)
@@ -466,8 +451,10 @@ func (c *conversation) finish(ctx context.Context) {
 	if c.leg != nil {
 		c.leg.Leave(sfu.ClientInitiated)
 	}
-	if c.dismiss != nil {
-		c.dismiss()
+	for _, stop := range []func(){c.dismiss, c.nodded} {
+		if stop != nil {
+			stop()
+		}
 	}
 	c.declaring.Wait()
 	clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)

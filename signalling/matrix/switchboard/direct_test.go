@@ -149,7 +149,7 @@ func TestOut(t *testing.T) {
 			if tc.agree {
 				w.agree(alice, bob)
 			} else { // known from calling elsewhere
-				w.push(says(many, "invite", "other", `,"lifetime":60000,"offer":{"sdp":"v"},"invitee":"@carol:example.org"`))
+				w.knowsBob()
 			}
 			w.joins(two)
 			w.rings(two)
@@ -183,14 +183,14 @@ func TestOut(t *testing.T) {
 
 // Element Call names nobody in a ring: it is for the other one in a room for two.
 func TestOutUnnamed(t *testing.T) {
-	everybody := `{"notification_type":"ring","lifetime":30000,"m.mentions":{"user_ids":[],"room":true},"m.relates_to":{"rel_type":"m.reference","event_id":"$state"}}`
+	everybody := `{"notification_type":"ring","lifetime":90000,"m.mentions":{"user_ids":[],"room":true},"m.relates_to":{"rel_type":"m.reference","event_id":"$state"}}`
 	w := newWorld(t, nil)
 	w.agree(bob)
 	w.joins(two)
 	w.joins(many)
 	w.push([4]string{many, alice, member.TypeNotification, everybody}, [4]string{two, alice, member.TypeNotification, everybody})
 	invite := w.next(two, "m.call.invite", 0)
-	if invite.content["invitee"] != bob {
+	if life := invite.content["lifetime"].(float64); invite.content["invitee"] != bob || life < 80_000 || life > 90_000 {
 		t.Errorf("got %+v", invite)
 	}
 	// Rung again, by another device of alice's or once more, he has that call already.
@@ -208,24 +208,67 @@ func TestOutUnnamed(t *testing.T) {
 	}
 }
 
-// Who rejects the call of somebody who rings declines the ring: in the own name if the server may speak in it, or by the bot.
+// Who rejects the call of somebody who rings declines the ring: in the own name if the server may speak in it, and by the bot.
 func TestOutDeclined(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		user id.UserID // who agreed
-		as   string
-	}{{"by himself", bob, bob}, {"by the bot", alice, bot}} {
+		as   []string
+	}{{"also by himself", bob, []string{bob, bot}}, {"by the bot", alice, []string{bot}}} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.agree(tc.user)
-			w.push(says(many, "invite", "other", `,"lifetime":60000,"offer":{"sdp":"v"},"invitee":"@carol:example.org"`)) // bob is known from calling elsewhere
+			w.knowsBob()
 			w.joins(two)
 			w.rings(two)
 			w.push(says(two, "reject", w.next(two, "m.call.invite", 0).content["call_id"].(string), ""))
-			if got := w.next(two, member.TypeDecline, 0); got.as != tc.as || got.content["m.relates_to"].(map[string]any)["event_id"] == "" {
-				t.Errorf("got %+v", got)
+			for i, as := range tc.as {
+				if got := w.next(two, member.TypeDecline, i); got.as != as || got.content["m.relates_to"].(map[string]any)["event_id"] == "" {
+					t.Errorf("got %+v", got)
+				}
 			}
 			w.ends()
+		})
+	}
+}
+
+// knowsBob has bob known to use the old calls, from calling elsewhere.
+func (w *world) knowsBob() {
+	w.push(says(many, "invite", "other", `,"lifetime":60000,"offer":{"sdp":"v"},"invitee":"@carol:example.org"`))
+}
+
+// Whichever of bob and the bot Element Call takes for the one it rings is a member of the call, for a moment at least.
+func TestNod(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		user  id.UserID // who agreed
+		stays string    // in the call
+		nods  string
+	}{{"as himself", bob, bob, bot}, {"by the bot", alice, bot, ""}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.agree(tc.user)
+			w.knowsBob()
+			w.joins(two)
+			w.rings(two)
+			w.push(says(two, "answer", w.next(two, "m.call.invite", 0).content["call_id"].(string), `,"answer":{"type":"answer","sdp":"a"}`))
+			if got := w.next(two, member.TypeState, 0); got.as != tc.stays {
+				t.Errorf("declared as %s", got.as)
+			}
+			w.leg(0).says(signalling.Connected{})
+			if tc.nods != "" {
+				nod, over := w.next(two, member.TypeState, 1), w.next(two, member.TypeState, 2)
+				if nod.as != tc.nods || len(nod.content) == 0 || over.key != nod.key || len(over.content) != 0 {
+					t.Errorf("got %+v, %+v", nod, over)
+				}
+			}
+			left := isIn(two)
+			left[3] = "{}"
+			w.push(left)
+			w.ends()
+			if all := w.sentTo(two, member.TypeState); len(all)%2 != 0 || tc.nods == "" && len(all) != 2 {
+				t.Errorf("declared and cleared %+v", all)
+			}
 		})
 	}
 }
@@ -293,12 +336,12 @@ func TestOutNot(t *testing.T) {
 	}
 }
 
-// Of two calls that cross, that with the smaller id lives.
+// Of two calls that cross, that with the smaller id lives, unless the client does not know that rule: then its own.
 func TestGlare(t *testing.T) {
 	for _, tc := range []struct {
 		name, theirs string
 		lives        string // whose call
-	}{{"theirs comes first", "!", "theirs"}, {"ours comes first", "~", "ours"}} {
+	}{{"theirs comes first", "!", "theirs"}, {"ours comes first", "~", "ours"}, {"ours comes first, and the client does not heed it", "~", "theirs"}} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.agree(alice, bob)

@@ -71,6 +71,7 @@ func (c *conversation) hinted(h hint) {
 	case h.departed == c.caller || h.departed != "" && h.departed == c.plan.other:
 		c.call.Hangup(call.UserHangup)
 	case other == "":
+	case c.plan.crossed != nil:
 	case h.member != nil && h.member.User == other && !c.plan.outgoing:
 		c.plan.gives = time.Time{}
 		c.call.Accept(now)
@@ -92,11 +93,24 @@ func (c *conversation) timeUp() {
 	case !c.alone.IsZero():
 		c.alone = time.Time{}
 		c.call.Hangup(call.UserHangup)
+	case c.plan.crossed != nil:
+		c.outlive()
 	case c.call.State() == call.Invited:
 		c.call.Drop(call.InviteTimeout)
 	case c.call.Calling():
 		c.call.Hangup(call.InviteTimeout)
 	}
+}
+
+// outlive takes the place of the call of ours that this one crossed, if nobody has answered that.
+func (c *conversation) outlive() {
+	if !c.plan.crossed.unanswered.Load() {
+		c.call.Hangup(call.Replaced)
+		return
+	}
+	c.plan.crossed.tell(hint{replaced: true})
+	c.plan.crossed = nil
+	c.call.Accept(c.board.now())
 }
 
 // joined reports whether a membership of the room is that of somebody in it.

@@ -2,16 +2,23 @@ package switchboard
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrix/call"
+	"callserver/signalling/matrix/standin"
 	"callserver/signalling/matrixrtc/member"
 )
+
+// leastRing is for how long an older client is called at least, so that it does not take the call for too late; it is given
+// up when the ring is over.
+const leastRing = time.Minute
 
 // rung begins a call if a ring in a room for two may be for a user of the old calls.
 func (s *Switchboard) rung(h *homeserver.Homeserver, e *event.Event) *conversation {
@@ -95,6 +102,7 @@ func (c *conversation) beginOut(ctx context.Context, s *scene) error {
 	now := c.board.now()
 	c.call = call.Outgoing(call.Options{
 		ID: c.id, Party: unique("callserver-"), Self: string(self), Peer: string(c.caller), Invitee: string(c.caller),
+		Lifetime: max(leastRing, c.plan.gives.Sub(now)),
 	}, now)
 	if c.drain(ctx); c.call.State() == call.Ended {
 		return nil
@@ -152,6 +160,59 @@ func (c *conversation) wanted(ctx context.Context, s *scene) error {
 		return refuse("whoever rings is in no call on this server")
 	}
 	return nil
+}
+
+// Element Call takes whichever other member of the room comes first for the one it rings, the bot as well as the user who is
+// called, and heeds that one alone: a decline of that one's, or a membership. If there is neither before the ring is over, it
+// leaves, though it be in the midst of a call. So both speak, where both may.
+
+// nodTime is for how long the one of the two who is not in the call is a member of it, so that the ring counts as answered.
+const nodTime = 3 * time.Second
+
+// decline tells whoever rings that the one who was called does not want to. What is said in the user's name is never
+// encrypted, for want of keys; but for its type, all of it would be legible if it were.
+func (c *conversation) decline(ctx context.Context) {
+	refusal := member.NewRefusal(string(c.plan.ring))
+	var failures []error
+	if agent, err := c.hs.As(c.caller); err == nil && c.mayBe(c.caller) {
+		_, err = agent.Send(ctx, c.room, typeDecline, unique("decline-"), refusal)
+		failures = append(failures, err)
+	}
+	if agent, err := c.hs.As(c.hs.Sender()); err == nil && c.plan.bot {
+		_, err = c.sendAs(ctx, agent, typeDecline, unique("decline-"), refusal)
+		failures = append(failures, err)
+	}
+	if err := errors.Join(failures...); err != nil {
+		c.log.Warn("ring not declined", "err", err)
+	}
+}
+
+// nod makes the one who is not in the call a member of it for a moment, if it is known that a ring is answered.
+func (c *conversation) nod(ctx context.Context) {
+	p := c.plan.place
+	switch {
+	case p.User == c.caller && c.plan.bot:
+		p.User, p.Device = c.hs.Sender(), unique("CALL")
+	case p.User != c.caller && c.mayBe(c.caller):
+		p.User, p.Device = c.caller, pretended
+	default:
+		return
+	}
+	ctx, c.nodded = context.WithCancel(ctx)
+	c.nodding = p.Device
+	c.declaring.Go(func() {
+		defer c.board.rescue(c.room)
+		_, err := standin.Rules{Service: c.board.options.Standin.Service}.Declare(ctx, p)
+		if err == nil {
+			rest(ctx, nodTime)
+		}
+		clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTime)
+		defer cancel()
+		err = errors.Join(err, standin.Clear(clear, p))
+		if err != nil {
+			c.log.Warn("whoever rings may not know that the call is answered", "err", err)
+		}
+	})
 }
 
 // hasVideo reports whether an offer has a picture.

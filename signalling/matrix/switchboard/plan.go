@@ -17,18 +17,23 @@ import (
 // settleTime is how long after a ring the one who is rung may join by a client of MatrixRTC before being called, too.
 const settleTime = 1500 * time.Millisecond
 
+// crossTime is how long a call that crossed one of ours with a smaller id waits for its client to give it up.
+const crossTime = 3 * time.Second
+
 // A plan is why there is a conversation, and what ends it besides its two sides.
 type plan struct {
 	place     standin.Place
 	video     bool
 	encrypted bool
+	bot       bool // is in the room
 	outgoing  bool
-	busy      bool       // it is turned away
-	rings     bool       // the caller is declared before it is answered, and then the other is rung
-	atOnce    bool       // answered whatever else: it takes the place of another that crossed it
-	other     id.UserID  // at the other side of a room for two, in MatrixRTC
-	ring      id.EventID // of the other, by us or to us
-	gives     time.Time  // when it is given up; zero means never
+	busy      bool          // it is turned away
+	rings     bool          // the caller is declared before it is answered, and then the other is rung
+	atOnce    bool          // answered whatever else: it takes the place of another that crossed it
+	crossed   *conversation // of ours, with the smaller id: it lives if the client knows that rule
+	other     id.UserID     // at the other side of a room for two, in MatrixRTC
+	ring      id.EventID    // of the other, by us or to us
+	gives     time.Time     // when it is given up; zero means never
 }
 
 // invited makes a conversation of an invitation, or nothing if that cannot be.
@@ -41,9 +46,7 @@ func (s *Switchboard) invited(h *homeserver.Homeserver, room id.RoomID, m call.M
 	s.users.Put(caller, struct{}{}, now, now.Add(knownLife))
 	c := s.newConversation(h, room, m.Call, caller)
 	c.invitation = m
-	if !s.meet(c) {
-		return nil
-	}
+	s.meet(c)
 	if !s.begin(c) {
 		return nil
 	}
@@ -51,9 +54,10 @@ func (s *Switchboard) invited(h *homeserver.Homeserver, room id.RoomID, m call.M
 	return c
 }
 
-// meet sets an invitation beside the calls that its sender has in the room. It reports false where one of ours crossed it
-// and lives; their client sees that, too, and ends its own.
-func (s *Switchboard) meet(c *conversation) bool {
+// meet sets an invitation beside the calls that its sender has in the room. Of two that crossed the smaller id lives, where
+// the client sees that they did: clients look whom they called and who calls, which is the bot here in place of the other
+// one, or not at all. So theirs waits, and lives after all if its client keeps it and answers none of ours.
+func (s *Switchboard) meet(c *conversation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, other := range s.calls[c.room] {
@@ -62,13 +66,12 @@ func (s *Switchboard) meet(c *conversation) bool {
 		case !other.plan.outgoing || !other.unanswered.Load():
 			c.plan.busy = true
 		case other.placed.Load() && other.id < c.id:
-			return false
+			c.plan.crossed = other
 		default:
 			other.tell(hint{replaced: true})
 			c.plan.atOnce = true
 		}
 	}
-	return true
 }
 
 // begin finds out what is to become of a call. It reports false if nothing is.
@@ -77,6 +80,7 @@ func (c *conversation) begin(ctx context.Context) bool {
 	defer cancel()
 	began := c.board.now()
 	s, err := c.look(prepare)
+	c.plan.bot = s.bot
 	if err == nil {
 		if c.plan.outgoing {
 			err = c.beginOut(prepare, &s)
@@ -174,6 +178,8 @@ func (c *conversation) beginIn(ctx context.Context, s *scene) error {
 	switch {
 	case c.plan.busy:
 		c.call.Hangup(call.UserBusy)
+	case c.plan.crossed != nil:
+		c.plan.gives = c.board.now().Add(crossTime)
 	case c.plan.other == "" || c.plan.atOnce:
 		c.call.Accept(c.board.now())
 	default:
@@ -308,6 +314,9 @@ func (c *conversation) isDeclared(ctx context.Context, d declared) {
 		return
 	}
 	c.introduce(ctx)
+	if c.plan.outgoing {
+		c.nod(ctx)
+	}
 	if c.call.State() != call.Invited || c.plan.other == "" {
 		return
 	}

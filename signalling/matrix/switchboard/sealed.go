@@ -101,7 +101,7 @@ func (c *conversation) standSealed() error {
 	c.board.mu.Lock()
 	defer c.board.mu.Unlock()
 	for _, other := range c.board.calls[c.room] {
-		crossed := c.plan.atOnce && other.caller == c.caller // it ends, for this one
+		crossed := (c.plan.atOnce || c.plan.crossed == other) && other.caller == c.caller // one of them ends, for the other
 		if other != c && other.sealed.Load() && !crossed {
 			c.plan.busy = true
 			return nil
@@ -197,6 +197,9 @@ func (c *conversation) introduce(ctx context.Context) {
 	}
 	all := make([]mediakeys.Member, 0, len(present))
 	for _, m := range present {
+		if m.Device == c.nodding {
+			continue // nobody is there to get a key
+		}
 		all = append(all, mediakeys.Member{
 			Peer: mediakeys.Peer{User: m.User, Device: m.Device}, Identity: m.Identity(), Created: m.Created,
 		})

@@ -132,7 +132,7 @@ func (w *world) ringsSecretly() {
 	w.opens([4]string{secret, alice, member.TypeNotification, string(text)})
 }
 
-// A ring in an encrypted room for two calls the older client; rejected there, it is declined in bob's name.
+// A ring in an encrypted room for two calls the older client; rejected there, it is declined in bob's name, and by the bot.
 func TestSealedOut(t *testing.T) {
 	w := newSecret(t)
 	w.joins(secret)
@@ -145,19 +145,23 @@ func TestSealedOut(t *testing.T) {
 	if decline := w.next(secret, member.TypeDecline, 0); decline.as != bob {
 		t.Errorf("declined by %s", decline.as)
 	}
+	w.nextSealed(member.TypeDecline, 0)
 	w.ends()
 }
 
 // Of two calls that cross in an encrypted room one lives, too: the bot's device passes from one to the other.
 func TestSealedGlare(t *testing.T) {
-	for _, tc := range []struct{ name, theirs string }{{"theirs comes first", "!"}, {"ours comes first", "~"}} {
+	for _, tc := range []struct {
+		name, theirs string
+		lives        string // whose call
+	}{{"theirs comes first", "!", "theirs"}, {"ours comes first", "~", "ours"}, {"ours comes first, and the client does not heed it", "~", "theirs"}} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newSecret(t)
 			w.joins(secret)
 			w.ringsSecretly()
 			ours := w.nextSealed("m.call.invite", 0).content["call_id"].(string)
 			w.opens(invites(secret, tc.theirs))
-			if tc.theirs == "!" {
+			if tc.lives == "theirs" {
 				if got := w.nextSealed("m.call.hangup", 0); got.content["call_id"] != ours || got.content["reason"] != "replaced" {
 					t.Errorf("got %+v", got)
 				}

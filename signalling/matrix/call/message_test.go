@@ -4,6 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,4 +108,31 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// docs/specifications.md says something about every event, and every field that is read or sent.
+func TestSpecificationsAreComplete(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "specifications.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "\n## Calls between two")
+	if !found {
+		t.Fatal("it has no section on calls between two")
+	}
+	names := slices.Clone(Types)
+	for _, content := range []any{
+		raw{}, Description{}, Candidate{}, Stream{}, Identity{}, Head{}, Invite{}, Answer{}, Negotiate{}, Candidates{}, Select{}, Reject{}, Hangup{}, StreamsChanged{}, Asserted{}, Capabilities{},
+	} {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(content)) {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, name := range names {
+		if !strings.Contains(section, "`"+name+"`") {
+			t.Errorf("%s is not mentioned", name)
+		}
+	}
 }

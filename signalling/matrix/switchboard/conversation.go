@@ -443,7 +443,9 @@ func (c *conversation) ended(ctx context.Context, o call.Over) {
 
 // finish leaves the room's call, whatever became of this one, and forgets it.
 func (c *conversation) finish(ctx context.Context) {
-	c.board.counters.ended.Add(1)
+	if !c.plan.outgoing || c.plan.placed {
+		c.board.counters.ended.Add(1)
+	}
 	limit := clearTime
 	if ctx.Err() != nil {
 		limit = farewellTime
@@ -480,26 +482,4 @@ func (c *conversation) withdraw(ctx context.Context) (err error) {
 			return err
 		}
 	}
-}
-
-// streams are the state machine's, for the leg.
-func streams(of call.Streams) map[string]signalling.LegStream {
-	all := make(map[string]signalling.LegStream, len(of))
-	for id, s := range of {
-		all[id] = signalling.LegStream{Screen: s.Purpose == call.ScreenShare, AudioMuted: s.AudioMuted, VideoMuted: s.VideoMuted}
-	}
-	return all
-}
-
-// metadata are the leg's, for the other end.
-func metadata(of map[string]signalling.LegStream) call.Streams {
-	all := make(call.Streams, len(of))
-	for id, s := range of {
-		stream := call.Stream{Purpose: call.UserMedia, AudioMuted: s.AudioMuted, VideoMuted: s.VideoMuted}
-		if s.Screen {
-			stream.Purpose = call.ScreenShare
-		}
-		all[id] = stream
-	}
-	return all
 }

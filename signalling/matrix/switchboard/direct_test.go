@@ -203,7 +203,7 @@ func TestOutUnnamed(t *testing.T) {
 	if n := len(w.sentTo(two, "m.call.invite")); n != 1 {
 		t.Errorf("%d invitations", n)
 	}
-	if n := len(w.sentTo(many, "m.call.invite")); n != 0 || w.Stats().Placed != 1 {
+	if n := len(w.sentTo(many, "m.call.invite")); n != 0 || w.Stats().Placed != 1 || w.Stats().Ended != 0 {
 		t.Errorf("called in a room of many: %d, %+v", n, w.Stats())
 	}
 }

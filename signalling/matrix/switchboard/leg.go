@@ -5,6 +5,7 @@ import (
 
 	"callserver/sfu"
 	"callserver/signalling"
+	"callserver/signalling/matrix/call"
 	"callserver/signalling/token"
 )
 
@@ -27,4 +28,26 @@ type Leg interface {
 type Media interface {
 	JoinLeg(context.Context, token.Grant, signalling.LegOptions) (Leg, error)
 	Attendance(room string) []signalling.Attendee
+}
+
+// streams are the state machine's, for the leg.
+func streams(of call.Streams) map[string]signalling.LegStream {
+	all := make(map[string]signalling.LegStream, len(of))
+	for id, s := range of {
+		all[id] = signalling.LegStream{Screen: s.Purpose == call.ScreenShare, AudioMuted: s.AudioMuted, VideoMuted: s.VideoMuted}
+	}
+	return all
+}
+
+// metadata are the leg's, for the other end.
+func metadata(of map[string]signalling.LegStream) call.Streams {
+	all := make(call.Streams, len(of))
+	for id, s := range of {
+		stream := call.Stream{Purpose: call.UserMedia, AudioMuted: s.AudioMuted, VideoMuted: s.VideoMuted}
+		if s.Screen {
+			stream.Purpose = call.ScreenShare
+		}
+		all[id] = stream
+	}
+	return all
 }

@@ -136,6 +136,7 @@ func (c *conversation) find(s *scene) error {
 	case !c.board.claim(c, user):
 		return refuse("the one who is rung has a call in this room, or too many")
 	}
+	c.plan.placed = true
 	c.board.counters.placed.Add(1)
 	return nil
 }

@@ -27,6 +27,7 @@ type plan struct {
 	encrypted bool
 	bot       bool // is in the room
 	outgoing  bool
+	placed    bool          // it is outgoing, and known for whom
 	busy      bool          // it is turned away
 	rings     bool          // the caller is declared before it is answered, and then the other is rung
 	atOnce    bool          // answered whatever else: it takes the place of another that crossed it

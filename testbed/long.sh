@@ -11,8 +11,10 @@ clients) for i in 1 2 3 4 5; do node testbed/clients/run.mjs; done ;;
 reach) for i in 1 2 3; do node testbed/reach/run.mjs; done ;;
 turn) LONG=1 node testbed/turn/run.mjs && node --test-reporter=spec testbed/turn/homeservers.mjs ;;
 homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
-legacy) node --test-reporter=spec testbed/legacy/test.mjs && node --test-reporter=spec testbed/legacy/bridge.mjs ;; # HOMESERVER as below
 legs) node testbed/legs/main.mjs ;; # HOMESERVER as below
+legacy) # HOMESERVER as below
+	node --test-reporter=spec testbed/legacy/test.mjs && node --test-reporter=spec testbed/legacy/bridge.mjs && LONG=1 node --test-reporter=spec testbed/legacy/dm.mjs
+	;;
 ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of the two
 outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;
 networks) # SCENARIO=NAME for one (node testbed/networks/main.mjs --list), SERVER=callserver|livekit for one of both

@@ -50,7 +50,8 @@ suite_elementcall() {
 }
 suite_legacy() {
 	prepare_browsers && prepare_homeservers && HOMESERVER=dendrite node --test-reporter=spec testbed/legacy/test.mjs &&
-		HOMESERVER=synapse node --test-reporter=spec testbed/legacy/bridge.mjs # both on both: make long PART=legacy
+		HOMESERVER=synapse node --test-reporter=spec testbed/legacy/bridge.mjs &&
+		HOMESERVER=${HOMESERVER:-dendrite} node --test-reporter=spec testbed/legacy/dm.mjs # all on both: make long PART=legacy
 }
 suite_legs() { prepare_homeservers && SHORT=1 HOMESERVER=${HOMESERVER:-dendrite} node testbed/legs/main.mjs; } # a hundred: make long PART=legs
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }

@@ -44,8 +44,10 @@ async function keepSession(user) {
 try {
   const user = await (await fetch("/user.json")).json();
   await keepSession(user);
-  const room = encodeURIComponent(new URLSearchParams(location.search).get("room") ?? user.room);
-  location.replace(user.widget ? `/widget/?room=${room}` : `/room/#/?roomId=${room}`);
+  const query = new URLSearchParams(location.search);
+  const room = encodeURIComponent(query.get("room") ?? user.room);
+  const intent = query.has("intent") ? `&intent=${query.get("intent")}` : "";
+  location.replace(user.widget ? `/widget/?room=${room}${intent}` : `/room/#/?roomId=${room}`);
 } catch (error) {
   status.textContent = `Cannot log in: ${error.message}`;
 }

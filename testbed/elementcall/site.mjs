@@ -53,11 +53,12 @@ export class Site {
 
   /**
    * The user's link; opening it logs in on first use and leads into the room.
-   * The widget's host is another client, so it has an origin and thus a device of its own.
+   * The widget's host is another client, so it has an origin and thus a device of its own; intent: what it says that the user wants.
    */
-  link(user, { room, widget } = {}) {
+  link(user, { room, widget, intent } = {}) {
     const host = widget ? `${user.name}.widget.localhost` : `${user.name}.localhost`;
-    return `http://${host}:${this.port}/${room ? `?room=${encodeURIComponent(room)}` : ""}`;
+    const query = new URLSearchParams({ ...(room && { room }), ...(intent && { intent }) });
+    return `http://${host}:${this.port}/?${query}`;
   }
 
   async stop() {

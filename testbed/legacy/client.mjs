@@ -93,7 +93,7 @@ export class LegacyClient {
     return this.page.evaluate(([name, value]) => globalThis.legacy[name](value), [what, argument]);
   }
 
-  /** @param {{room: string, video?: boolean, invitee?: string}} options */
+  /** @param {{room: string, video?: boolean, invitee?: string, id?: string, lifetime?: number}} options as in page.js */
   place(options) {
     return this.#do("place", options);
   }
@@ -104,6 +104,11 @@ export class LegacyClient {
 
   reject() {
     return this.#do("reject");
+  }
+
+  /** Answers that the person is busy. */
+  turnAway() {
+    return this.#do("turnAway");
   }
 
   hangup() {
@@ -126,8 +131,26 @@ export class LegacyClient {
     return this.#do("restartICE");
   }
 
-  state() {
-    return this.#do("state");
+  /** Ends every call of this page. */
+  hangupAll() {
+    return this.#do("hangupAll");
+  }
+
+  /** @param {number} back of how many calls ago */
+  state(back = 0) {
+    return this.#do("state", back);
+  }
+
+  /** Holds back what the homeserver tells this page, from its next request on; returns what lets it through again. */
+  async deafen() {
+    const syncs = /\/sync\?/;
+    let hear;
+    const over = new Promise((resolve) => (hear = resolve));
+    await this.page.route(syncs, (route) => over.then(() => route.continue()).catch(() => {})); // the page may be gone
+    return async () => {
+      hear();
+      await this.page.unroute(syncs);
+    };
   }
 
   media() {

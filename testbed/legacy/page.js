@@ -14,6 +14,7 @@ function watch(call, incoming) {
   call.on(CallEvent.Error, (error) => entry.errors.push(`${error.code}: ${error.message}`));
   call.on(CallEvent.AssertedIdentityChanged, () => (entry.identity = call.getRemoteAssertedIdentity()));
   call.on(CallEvent.FeedsChanged, () => play(call));
+  call.on(CallEvent.Replaced, (other) => watch(other, true)); // it crossed this one, and is answered in its place
   return entry;
 }
 
@@ -47,17 +48,25 @@ async function start({ baseUrl, userId, deviceId, accessToken, relay = false, ke
   await ready;
 }
 
-/** Calls in a room; invitee: who is meant, nobody for whoever is there. */
-async function place({ room, video = true, invitee }) {
+/**
+ * Calls in a room; invitee: who is meant, nobody for whoever is there; id: of the call, which decides where two cross; lifetime: of the
+ * invitation in ms, 60 s otherwise.
+ */
+async function place({ room, video = true, invitee, id, lifetime }) {
   const call = createNewMatrixCall(client, room, { invitee });
   if (!call) throw new Error("this browser places no calls");
+  if (id) call.callId = id;
+  if (lifetime) {
+    const send = call.sendVoipEvent.bind(call);
+    call.sendVoipEvent = (type, content) => send(type, type === "m.call.invite" ? { ...content, lifetime } : content);
+  }
   watch(call, false);
   await (video ? call.placeVideoCall() : call.placeVoiceCall());
 }
 
-/** What a person at this page knows of the latest call. */
-function state() {
-  const entry = calls.at(-1);
+/** What a person at this page knows of the latest call, or of one before it. */
+function state(back = 0) {
+  const entry = calls.at(-1 - back);
   if (!entry) return undefined;
   const { call, incoming, states, identity, errors } = entry;
   return {
@@ -104,7 +113,9 @@ globalThis.legacy = {
   media,
   answer: () => latest().call.answer(true, true),
   reject: () => latest().call.reject(),
+  turnAway: () => latest().call.hangup("user_busy", false),
   hangup: () => latest().call.hangup("user_hangup", false),
+  hangupAll: () => calls.forEach(({ call }) => call.hangup("user_hangup", false)),
   muteAudio: (on) => latest().call.setMicrophoneMuted(on),
   muteVideo: (on) => latest().call.setLocalVideoMuted(on),
   hold: (on) => latest().call.setRemoteOnHold(on),

@@ -35,7 +35,8 @@ async function startClient() {
   return client;
 }
 
-function callURL(client, room) {
+/** What its person does: join_existing, or start_call_dm, which rings the other one. */
+function callURL(client, room, intent) {
   const parameters = new URLSearchParams({
     widgetId,
     parentUrl: location.origin,
@@ -43,7 +44,8 @@ function callURL(client, room) {
     userId: client.getUserId(),
     deviceId: client.getDeviceId(),
     baseUrl: client.baseUrl,
-    intent: "join_existing",
+    intent,
+    skipLobby: "false",
     perParticipantE2EE: String(room.hasEncryptionStateEvent()),
   });
   return `${location.origin}/widget/call/#?${parameters}`;
@@ -81,11 +83,26 @@ function acknowledge(api) {
   });
 }
 
+/** For tests: what the person sees in the room, and does there, besides the call. */
+const person = (client, room) => ({
+  /** The events of a type since a time in ms, decrypted, the newest first. */
+  events: ([type, since]) =>
+    room
+      .getLiveTimeline()
+      .getEvents()
+      .filter((event) => event.getType() === type && event.getTs() >= since)
+      .map((event) => ({ id: event.getId(), sender: event.getSender(), content: event.getContent(), encrypted: event.isEncrypted() }))
+      .toReversed(),
+  send: ([type, content]) => client.sendEvent(room.roomId, type, content),
+});
+
 async function main() {
   const client = await startClient();
-  const room = client.getRoom(new URLSearchParams(location.search).get("room"));
+  const query = new URLSearchParams(location.search);
+  const room = client.getRoom(query.get("room"));
   if (!room) throw new Error("this user is not in the room");
-  const url = callURL(client, room);
+  globalThis.host = person(client, room);
+  const url = callURL(client, room, query.get("intent") ?? "join_existing");
   const frame = document.createElement("iframe");
   frame.allow = "camera; microphone; display-capture; autoplay; fullscreen";
   const widget = new Widget({

@@ -102,15 +102,19 @@ func (a *Arrivals) Feedback() []rtcp.Packet {
 	}
 	a.pending = false
 	var out []rtcp.Packet
-	for a.begin < a.end {
-		if *a.slot(a.begin) == 0 { // what is missing in front was reported, or is not yet known to be lost
-			a.begin++
-			continue
+	for {
+		first := a.begin // that arrived
+		for first < a.end && *a.slot(first) == 0 {
+			first++
 		}
-		report := rtcp.RawPacket(a.report())
+		if first == a.end {
+			a.begin = a.end
+			return out
+		}
+		a.begin = max(a.begin, first-min(first, maxStatuses-1))
+		report := rtcp.RawPacket(a.report(first))
 		out = append(out, &report)
 	}
-	return out
 }
 
 // Statuses of a packet (§3.1.1).
@@ -120,11 +124,12 @@ const (
 	largeDelta
 )
 
-// report makes one report, from begin on, as far as it reaches.
-func (a *Arrivals) report() []byte {
+// report makes one report, from begin on, as far as it reaches. What is missing in front, before the first that arrived, is a loss like any other: most
+// bursts of losses lie between two reports, and a sender that never hears of them takes a line that is too narrow for a good one.
+func (a *Arrivals) report(first uint64) []byte {
 	const fixed = 20
 	b := make([]byte, fixed, fixed+64)
-	at := *a.slot(a.begin) - 1
+	at := *a.slot(first) - 1
 	reference := at / referenceUnit
 	before := reference * referenceUnit
 

@@ -54,12 +54,13 @@ func told(t rapid.TB, packets []rtcp.Packet, into map[uint16]int64) {
 	}
 }
 
-// TestArrivalsAreTold: what came is told with its time, what was left out as lost, whatever the order.
+// TestArrivalsAreTold: what came is told with its time, all that was left out as lost, whatever the order and wherever a report ends.
 func TestArrivalsAreTold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := newArrivals(99)
 		want, got := map[uint16]int64{}, map[uint16]int64{}
 		next, at := rapid.Uint16().Draw(t, "first"), time.Duration(0)
+		first, last := next, next
 		var held []uint16
 		arrive := func(seq uint16) {
 			if _, ok := want[seq]; ok {
@@ -67,6 +68,9 @@ func TestArrivalsAreTold(t *testing.T) {
 			}
 			a.record(7, seq, start.Add(at))
 			want[seq] = int64(at / arrivalTick)
+			if seq-last < 1<<15 {
+				last = seq
+			}
 		}
 		arrive(next)
 		for range rapid.IntRange(1, 400).Draw(t, "packets") {
@@ -90,6 +94,11 @@ func TestArrivalsAreTold(t *testing.T) {
 			}
 		}
 		told(t, a.Feedback(), got)
+		for seq := first; seq != last; seq++ {
+			if _, ok := got[seq]; !ok {
+				t.Fatalf("nothing is told of %d, between %d and %d", seq, first, last)
+			}
+		}
 		for seq, at := range got {
 			if at < 0 {
 				if _, came := want[seq]; came {

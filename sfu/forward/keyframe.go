@@ -68,6 +68,9 @@ func (s *Source) requestDue(index int8, at time.Duration) {
 	if u == nil || s.origin.Load() == nil { // nobody to ask, or nothing ever came: the first packet will be a key frame's
 		return
 	}
+	if live := s.live(at); live != 0 && live&(1<<index) == 0 { // it will begin with one, and publishers asked for one stream send key frames of all
+		return
+	}
 	st := s.stream(index)
 	st.mu.Lock()
 	due := st.keys.due(at, time.Duration(s.rtt.Load()))

@@ -44,6 +44,9 @@ func NewSource(o SourceOptions) *Source {
 	for range min(max(o.Spatials, 1), maxStreams) {
 		s.streams = append(s.streams, newStream(&s.options, &s.waits))
 	}
+	for _, st := range s.streams[1:] {
+		st.lowest = s.streams[0]
+	}
 	s.setSinksLocked(nil)
 	s.latest.Store(int64(beginning))
 	return s
@@ -129,8 +132,8 @@ func (s *Source) SenderReport(layer Layer, ntp uint64, rtp uint32, now time.Time
 	st.mu.Unlock()
 }
 
-// Nacks returns the sequence numbers of one stream to ask the publisher for at this moment (RFC 4585 §6.2.1), in rising order. Call it
-// after a batch of reads and at least every 20 ms while Waits says so; it also repeats key frame requests.
+// Nacks returns the sequence numbers of one stream to ask the publisher for at this moment (RFC 4585 §6.2.1), in rising order: none of a stream
+// that nobody gets, or that has ended. Call it after a batch of reads and at least every 20 ms while Waits says so; it also repeats key frame requests.
 func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	st := s.stream(spatial)
 	if st == nil {
@@ -139,6 +142,9 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	at := s.since(now)
 	st.mu.Lock()
 	var seqs []uint16
+	if st.lowest != nil && s.live(at)&(1<<spatial) == 0 || at-time.Duration(st.taken.Load()) > historyAge {
+		st.losses.Clear() // for nobody
+	}
 	if st.losses.Outstanding() > 0 {
 		seqs = st.losses.Due(at, nil)
 		st.counts.Nacks += uint64(len(seqs))
@@ -275,10 +281,14 @@ func (s *Source) stream(index int8) *stream {
 	return s.streams[index]
 }
 
-// live returns a bit for each stream that is arriving.
+// live returns a bit for each stream that is arriving. Where the publisher's line became too narrow for one of them those in the same queue, but for
+// the lowest, are about to end.
 func (s *Source) live(at time.Duration) (mask uint8) {
-	for i, st := range s.streams {
-		if st.live(at) {
+	gone := false
+	for i := len(s.streams) - 1; i >= 0; i-- {
+		st := s.streams[i]
+		gone = gone || st.givenUp(at)
+		if st.live(at) && !(gone && i > 0 && st.late()) {
 			mask |= 1 << i
 		}
 	}

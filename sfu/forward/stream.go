@@ -22,18 +22,26 @@ const (
 
 	liveAfter     = 3 // packets
 	minPatience   = 500 * time.Millisecond
+	longQueue     = 300 * time.Millisecond // on the way to us
+	missedFrames  = 3                      // of the lowest stream, while there is none of a higher one
+	missedFor     = 200 * time.Millisecond
 	maxPatience   = 4 * time.Second
 	longestPeriod = time.Second // between frames, for the estimate of the frame rate
+	forgetting    = 1024        // frames
 )
 
 // stream is one incoming RTP stream of a Source: the whole track or one simulcast layer.
 type stream struct {
-	rate uint32 // Hz
+	rate   uint32  // Hz
+	lowest *stream // of the track; nil for itself
 
 	// Read without the lock by everyone. Times are since the Source's origin.
 	arrived  atomic.Int64          // last packet, 0 if none
 	patience atomic.Int64          // how long a silence still counts as live
 	streak   atomic.Uint32         // packets since the last silence
+	frames   atomic.Uint32         // begun so far
+	beside   atomic.Uint32         // frames of the lowest stream when the last one began
+	queue    atomic.Int64          // how long the last frame waited on its way
 	taken    atomic.Int64          // when a receiver got a packet of it last, 0 if never
 	clock    atomic.Pointer[clock] // from the last sender report
 
@@ -68,6 +76,7 @@ type pace struct {
 	timestamp uint32
 	at        time.Duration // when timestamp was first seen
 	period    time.Duration // smoothed
+	late      time.Duration // by how much later than lately frames come: what waits on the way
 }
 
 // clock is what a sender report says: ntp (RFC 3550 §4) was the RTP time rtp, and the report came at.
@@ -187,6 +196,7 @@ func (st *stream) place(in *inbound) bool {
 			retransmitted = true
 		}
 	case packet.Newest:
+		st.losses.Arrived()
 		if gap > restartGap {
 			st.restart(in)
 			return true
@@ -263,29 +273,59 @@ func (r *order) widen(d *codec.VP8Descriptor) uint16 {
 
 // observe follows whether the stream is live and how fast its frames come.
 func (st *stream) observe(in *inbound, video bool) {
-	silence := in.at - time.Duration(st.arrived.Load())
-	switch {
-	case silence > time.Duration(st.patience.Load()):
-		st.streak.Store(1)
-	case in.frame.KeyFrame && video:
+	st.keys.tries = 0
+	if !in.newest || in.packet.Retransmitted { // sent again, it says nothing about what is sent now
+		return
+	}
+	if in.at-time.Duration(st.arrived.Load()) > time.Duration(st.patience.Load()) {
+		st.streak.Store(0)
+	}
+	if in.frame.KeyFrame && video {
 		st.streak.Add(liveAfter)
-	default:
+	} else {
 		st.streak.Add(1)
 	}
 	st.arrived.Store(int64(in.at))
-	st.keys.tries = 0
-	if timestamp := in.packet.Timestamp; in.newest && timestamp != st.pace.timestamp {
+	if timestamp := in.packet.Timestamp; timestamp != st.pace.timestamp {
+		st.frames.Add(1)
+		if st.lowest != nil {
+			st.beside.Store(st.lowest.frames.Load())
+		}
 		if st.pace.at != 0 {
 			st.pace.period += (min(in.at-st.pace.at, longestPeriod) - st.pace.period) / 4
 			st.patience.Store(int64(min(max(4*st.pace.period, minPatience), maxPatience)))
+			st.queue.Store(int64(st.pace.wait(timestamp, in.at, st.rate)))
 		}
 		st.pace.timestamp, st.pace.at = timestamp, in.at
 	}
 }
 
+// wait notes when the next frame comes and returns how long it has waited on its way: frames that come further apart than they were taken queue up
+// before something. The least wait is taken for none, and forgotten slowly, since clocks drift.
+func (p *pace) wait(timestamp uint32, at time.Duration, rate uint32) time.Duration {
+	taken := time.Duration(int32(timestamp-p.timestamp)) * time.Second / time.Duration(max(rate, 1))
+	if taken < 0 || taken > longestPeriod {
+		p.late = 0
+		return 0
+	}
+	p.late = max(p.late+at-p.at-taken, 0)
+	p.late -= p.late / forgetting
+	return p.late
+}
+
 // live reports whether packets are arriving: several of them, and the last one not long ago for the stream's frame rate.
 func (st *stream) live(at time.Duration) bool {
 	return st.streak.Load() >= liveAfter && at-time.Duration(st.arrived.Load()) <= time.Duration(st.patience.Load())
+}
+
+// late reports whether its frames wait on their way.
+func (st *stream) late() bool { return st.queue.Load() > int64(longQueue) }
+
+// givenUp reports whether the publisher no longer sends the stream, because its line does not carry it: after frames of it queued up the lowest
+// stream, which publishers give up last and which has every frame that the others have, goes on without it. Without a queue it may be an encoder that
+// leaves out a few frames to keep its rate.
+func (st *stream) givenUp(at time.Duration) bool {
+	return st.lowest != nil && st.late() && st.lowest.frames.Load()-st.beside.Load() >= missedFrames && at-time.Duration(st.arrived.Load()) > missedFor
 }
 
 // stats returns a snapshot of the stream's counts.

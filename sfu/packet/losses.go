@@ -14,15 +14,19 @@ const (
 	minNackSpacing     = 20 * time.Millisecond
 	maxNackSpacing     = 400 * time.Millisecond
 	maxNackPatience    = 40 * time.Millisecond
+	maxNackAge         = 2 * time.Second // after that nobody waits for it any more
+	maxAhead           = 16              // packets that are asked for, more than arrive
 )
 
 // Losses decides which missing packets of one stream to ask for, and when (RFC 4585 §6.2.1): at once where packets keep their order, else as
-// late as they lately came on their own; then after a round trip time that grows by a quarter with each of at most five tries. The zero value
-// is ready; not safe for concurrent use. Times are since any fixed origin.
+// late as they lately came on their own; then after a round trip time that grows by a quarter with each of at most five tries. No more is asked for
+// than arrives, but for a burst: where a queue overflows, what is sent again stands in that queue, and takes the place of what is new. The zero
+// value is ready; not safe for concurrent use. Times are since any fixed origin.
 type Losses struct {
 	missing  []loss // by rising seq, at most maxOutstanding
 	spacing  time.Duration
 	patience time.Duration // before a packet is asked for at all
+	ahead    int           // packets asked for, less those that arrived since
 }
 
 type loss struct {
@@ -38,6 +42,9 @@ type loss struct {
 func (l *Losses) SetRTT(rtt time.Duration) {
 	l.spacing = min(max(rtt, minNackSpacing), maxNackSpacing)
 }
+
+// Arrived notes that the stream goes on: a packet came that was not asked for.
+func (l *Losses) Arrived() { l.ahead = max(l.ahead-1, 0) }
 
 // Add notes that n packets before the extended sequence number end are missing. If they are too many, nothing outstanding is asked for any more.
 func (l *Losses) Add(end, n uint64, now time.Duration) {
@@ -81,9 +88,14 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 	kept := l.missing[:0]
 	for _, m := range l.missing {
 		if now >= m.next {
-			if m.tries == maxTries {
+			if m.tries == maxTries || now-m.missed > maxNackAge {
 				continue
 			}
+			if l.ahead >= maxAhead {
+				kept = append(kept, m)
+				continue
+			}
+			l.ahead++
 			m.tries++
 			m.asked = now
 			m.next = now + m.spacing

@@ -227,12 +227,54 @@ func TestLossesAreBounded(t *testing.T) {
 	var l Losses
 	l.Add(1000, 60, 0)
 	l.Add(2000, 60, 0)
-	if got := l.Due(0, nil); len(got) != 100 || got[0] != 960 {
-		t.Errorf("%d due from %d, want the latest 100", len(got), got[0])
+	if n := l.Outstanding(); n != 100 {
+		t.Errorf("%d outstanding, want the latest 100", n)
+	}
+	if got := l.Due(0, nil); len(got) != maxAhead || got[0] != 960 {
+		t.Errorf("%d due from %d, want %d from the oldest on", len(got), got[0], maxAhead)
 	}
 	l.Add(5000, 101, 0)
 	if n := l.Outstanding(); n != 0 {
 		t.Errorf("%d outstanding after an outage, want none", n)
+	}
+}
+
+// Where a queue overflows what is asked for again comes late and makes others come late: no more of it than arrives, but for a burst.
+func TestLossesOfAQueue(t *testing.T) {
+	var l Losses
+	l.SetRTT(ms(40))
+	l.Add(1030, 30, ms(0))
+	asked := 0
+	for at := 0; at < 3000; at += 20 {
+		asked += len(l.Due(ms(at), nil))
+	}
+	if asked != maxAhead {
+		t.Errorf("asked for %d packets of a stream that ended, want %d", asked, maxAhead)
+	}
+	if n := l.Outstanding(); n != 0 {
+		t.Errorf("%d outstanding after three seconds", n)
+	}
+
+	// A line that loses a third of all: every packet is asked for at least once.
+	l.Clear()
+	missed := map[uint64]bool{}
+	for seq := uint64(5000); seq < 8000; seq++ {
+		at := ms(int(seq-5000) * 10)
+		if seq%3 == 0 {
+			missed[seq] = true
+			continue
+		}
+		if (seq-1)%3 == 0 {
+			l.Add(seq, 1, at)
+		}
+		l.Arrived()
+		for _, s := range l.Due(at, nil) {
+			delete(missed, uint64(s))
+			l.Found(uint64(s), at+ms(40))
+		}
+	}
+	if len(missed) > 3 {
+		t.Errorf("%d of 1000 losses were not asked for", len(missed))
 	}
 }
 

@@ -17,8 +17,8 @@ legacy) # HOMESERVER as below
 	;;
 ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of the two
 outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;
-networks) # SCENARIO=NAME for one (node testbed/networks/main.mjs --list), SERVER=callserver|livekit for one of both
-	node testbed/networks/main.mjs ${SCENARIO:+--scenario "$SCENARIO"} --server "${SERVER:-both}"
+networks) # SCENARIO=NAME for one (node testbed/networks/main.mjs --list), SERVER=callserver|livekit for one of both, TABLE=1 for the short runs of the tables
+	node testbed/networks/main.mjs ${SCENARIO:+--scenario "$SCENARIO"} --server "${SERVER:-both}" ${TABLE:+--table}
 	;;
 churn) go run ./testbed/churn ${ARGS:-} ;; # ARGS="-scale 0.1 -only kill": a part of it
 demo) for server in dendrite synapse; do HOMESERVER=$server CHECK=1 node testbed/demo/main.mjs; done ;;

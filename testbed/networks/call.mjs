@@ -28,7 +28,8 @@ const readLines = (path) => readFileSync(path, 'utf8').split('\n').slice(0, -1).
 
 // Call is the two of them, both receiving what they should, over a plain line.
 class Call {
-  constructor(stage, server, link, direction, limits) { Object.assign(this, { stage, server, link, direction, limits }); }
+  // note, if there is one, is handed everything that is noted on the way: (who, samples).
+  constructor(stage, server, link, direction, limits, note = undefined) { Object.assign(this, { stage, server, link, direction, limits, note }); }
 
   async open(room = this.stage.room) {
     const { stage, server, link } = this;
@@ -40,6 +41,7 @@ class Call {
     await this.alice.publish(camera);
     await this.bob.join(server, room);
     await this.receives(this.bob);
+    if (this.note) await this.alice.call('record', interval);
   }
 
   // receives waits until peer has alice's picture in full, and starts the record of what peer receives.
@@ -55,9 +57,16 @@ class Call {
 
   // recorded returns everything noted about alice's tracks at peer since it was asked last.
   async recorded(peer) {
-    const samples = await peer.call('recorded');
+    const samples = await this.taken(peer);
     const [picture, sound] = await Promise.all(['camera', 'microphone'].map((source) => peer.call('received', 'alice', source)));
     return { samples, video: track(samples, 'video', picture), audio: track(samples, 'audio', sound) };
+  }
+
+  // taken returns what peer noted since it was asked last.
+  async taken(peer) {
+    const samples = await peer.call('recorded');
+    this.note?.(peer.identity, samples);
+    return samples;
   }
 
   // clean watches the call over its plain line until all has been well for cleanSeconds on end, and throws Void if that takes too long:
@@ -87,6 +96,7 @@ class Call {
     const to = Date.now();
     const { samples, video, audio } = await this.recorded(this.bob);
     const trace = within(this.link.trace(), from, to);
+    this.note?.('link', trace);
     const doubts = lateness(trace, this.limits);
     if (doubts.length) throw new Void(doubts.join());
     return { from, samples: within(samples, from, to), video: within(video, from, to), audio: within(audio, from, to), trace };
@@ -127,7 +137,7 @@ async function steps(call, scenario) {
   const turn = noted.from + scenario.phase * 1000;
   const low = within(noted.video, noted.from, turn);
   const { queue, worstQueue } = carried(within(noted.trace, noted.from + 2000, turn), call.direction);
-  const sent = filmed(await call.alice.call('recorded'));
+  const sent = filmed(await call.taken(call.alice));
   return {
     ...figuresOf(noted, call.direction), queue, worstQueue, kbps: seen(low).kbps,
     down: settled(low, scenario.lines), up: settled(within(noted.video, turn, Infinity), full),
@@ -170,11 +180,13 @@ async function crowd(call, scenario) {
 const kinds = { steady, steps, crowd };
 
 // measure runs a scenario against a server and returns its figures.
-export async function measure(scenario, direction, { world, server, link }) {
+export async function measure(scenario, direction, { world, server, link, note }) {
   const stage = world.stage(`${scenario.name}-${direction}`);
-  const call = new Call(stage, server, link, direction, scenario.limits ?? limits);
+  const call = new Call(stage, server, link, direction, scenario.limits ?? limits, note);
   try {
-    return await kinds[scenario.kind](call, scenario);
+    const figures = await kinds[scenario.kind](call, scenario);
+    if (note) await call.taken(call.alice);
+    return figures;
   } catch (error) {
     if (!(error instanceof Void)) error.message += ` (${await stage.evidence(error)})`;
     throw error;

@@ -59,6 +59,6 @@ test('bars: what misses them is told, and shown bold', () => {
   const bars = { concealed: { below: 3 }, top: { above: 99 } };
   assert.deepEqual(missed(bars, { concealed: 3, top: 99.5 }), ['concealed']);
   assert.deepEqual(missed(bars, { concealed: Number.NaN, top: 99.5 }), ['concealed'], 'what was not measured is not within a bar');
-  const run = { name: 'loss-10-down', scenario: { kind: 'steady', bars }, results: { callserver: { figures: { concealed: 4.2 }, missed: ['concealed'] }, livekit: { failure: 'x', missed: [] } } };
-  assert.match(tables([run], ['callserver', 'livekit']), /audio concealed % \(< 3\)[\s\S]*\| loss-10-down \| \*\*4\.20\*\* \/ - \|/);
+  const run = { name: 'loss-10-down', scenario: { kind: 'steady', seconds: 60, bars }, results: { callserver: { figures: { concealed: 4.2 }, missed: ['concealed'] }, livekit: { failure: 'x', missed: [] } } };
+  assert.match(tables([run], ['callserver', 'livekit']), /audio concealed % \(< 3\)[\s\S]*\| loss-10-down \| 60 \| \*\*4\.20\*\* \/ - \|/);
 });

@@ -32,10 +32,10 @@ export function tables(runs, servers) {
     const rows = runs.filter(({ scenario }) => scenario.kind === kind);
     if (!rows.length) return '';
     const bars = Object.assign({}, ...rows.map(({ scenario }) => scenario.bars));
-    const head = ['scenario', ...figures.map((name) => names[name] + bar(name, bars))];
+    const head = ['scenario', 's', ...figures.map((name) => names[name] + bar(name, bars))];
     const line = (cells) => `| ${cells.join(' | ')} |\n`;
-    const body = rows.map(({ name, results }) => line([name, ...figures.map((figure) => servers.map((server) => (
+    const body = rows.map(({ name, scenario, results }) => line([name, scenario.seconds, ...figures.map((figure) => servers.map((server) => (
       results[server]?.figures ? cell(figure, results[server]) : '-')).join(' / '))]));
     return `${line(head)}${line(head.map(() => '---'))}${body.join('')}`;
-  }).filter(Boolean).join('\n') + `\nEach cell: ${servers.join(' / ')}. Bold: misses the bar.\n`;
+  }).filter(Boolean).join('\n') + `\nEach cell: ${servers.join(' / ')}; s is for how many seconds. Bold: misses the bar.\n`;
 }

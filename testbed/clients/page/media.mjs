@@ -20,18 +20,22 @@ export function paint({ color, width, height, fps }) {
   return { track, stop: () => { clearInterval(timer); track.stop(); } };
 }
 
+// The grain of shoot: squares of so many pixels, of which the brightest and the darkest are so far apart, of 256.
+const grain = 2;
+const contrast = 24;
+
 // shoot returns a camera of the same colour whose picture is restless grain, so that the encoder needs its whole bit rate as with a real
-// one. The frames are made beforehand: what the machine has goes to the call.
+// one. Every frame is as hard as the one before: where some are harder an encoder leaves out frames to keep its rate, up to half a second of them, which
+// looks like a network's doing. The frames are made beforehand: what the machine has goes to the call.
 export function shoot({ color: [r, g, b], width, height, fps }) {
   const size = width * height;
   const clamp = (value) => Math.max(16, Math.min(235, Math.round(value)));
   const luma = 0.26 * r + 0.5 * g + 0.1 * b + 16;
-  const grain = Uint8Array.from({ length: size }, (_, i) => clamp(luma + (Math.floor(i / 4) % (width / 4) < width / 8 ? 60 : 20) * (Math.random() - 0.5)));
-  const frames = Array.from({ length: 16 }, (_, n) => {
+  const columns = Math.ceil(width / grain);
+  const frames = Array.from({ length: 16 }, () => {
     const frame = new Uint8Array((size * 3) / 2);
-    const shift = n * (2 * width + 6) + Math.floor(Math.random() * 4) * width;
-    frame.set(grain.subarray(shift), 0);
-    frame.set(grain.subarray(0, shift), size - shift);
+    const cells = Float32Array.from({ length: columns * Math.ceil(height / grain) }, () => contrast * (Math.random() - 0.5));
+    for (let i = 0; i < size; i += 1) frame[i] = clamp(luma + cells[Math.floor(Math.floor(i / width) / grain) * columns + Math.floor((i % width) / grain)]);
     frame.fill(clamp(-0.15 * r - 0.29 * g + 0.44 * b + 128), size, size + size / 4);
     frame.fill(clamp(0.44 * r - 0.37 * g - 0.07 * b + 128), size + size / 4);
     return frame;

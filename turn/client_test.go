@@ -39,7 +39,7 @@ func TestPlain(t *testing.T) {
 	usePlain = true
 	defer func() { usePlain = false }()
 	for name, test := range map[string]func(*testing.T){
-		"join": TestJoinReachesMedia, "homeserver": TestHomeserverReachesRelaysAndPeers, "translation": TestMediaBehindTranslation, "bitrate": TestBitrate, "quotas": TestQuotas,
+		"media": TestReachesMedia, "homeserver": TestHomeserverReachesRelaysAndPeers, "translation": TestMediaBehindTranslation, "bitrate": TestBitrate, "quotas": TestQuotas,
 	} {
 		t.Run(name, test)
 	}

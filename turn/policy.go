@@ -16,7 +16,7 @@ type scope uint8
 
 const (
 	joins       scope = iota // from a join answer: our media, and nothing else
-	homeservers              // made by a homeserver: the public internet, peers of its users, and relays of the same scope
+	homeservers              // made by a homeserver: our media as well, the public internet, peers of its users, and relays of the same scope
 	scopes
 )
 
@@ -127,8 +127,7 @@ func (p *policy) foreign(peer netip.Addr) bool {
 // reach is where a peer is that a client of a scope names, over UDP or TCP; ours tells whether that is on this host. Not ok: nowhere for that scope.
 func (r *Relay) reach(s scope, peer netip.AddrPort, tcp bool) (to netip.AddrPort, ours, ok bool) {
 	seen := r.policy.look(r.clock())
-	if s == joins {
-		to, ok = seen.media[peer]
+	if to, ok = seen.media[peer]; ok || s == joins {
 		return to, true, ok && !tcp
 	}
 	if a := r.ledger.at(peer, tcp); a != nil && a.scope == s {
@@ -143,8 +142,7 @@ func (r *Relay) reach(s scope, peer netip.AddrPort, tcp bool) (to netip.AddrPort
 // hears is the name under which clients of a scope know who sends, where they have not sent to it before. Not ok: they do not hear it.
 func (r *Relay) hears(s scope, sender netip.AddrPort, tcp bool) (netip.AddrPort, bool) {
 	seen := r.policy.look(r.clock())
-	if s == joins {
-		name, ok := seen.names[sender]
+	if name, ok := seen.names[sender]; ok || s == joins {
 		return name, ok && !tcp
 	}
 	if a := r.ledger.behind(sender, tcp); a != nil && a.scope == s {

@@ -97,9 +97,6 @@ func TestForbiddenPorts(t *testing.T) {
 				t.Fatalf("permission for our own address: %d", got)
 			}
 			bad := map[string]netip.AddrPort{"the relay itself": w.at, "ourselves over TCP": w.tcp}
-			if tc.good == peer {
-				bad["media"] = media
-			}
 			for service, s := range services {
 				bad[service] = addrPort(s.LocalAddr())
 			}

@@ -16,12 +16,15 @@ const (
 
 var allowed = []netip.Prefix{netip.MustParsePrefix(other + "/32")}
 
-// A client of a call talks with our media, by indications and by a channel, over UDP and TCP.
-func TestJoinReachesMedia(t *testing.T) {
+// A client of a call talks with our media, by indications and by a channel, over UDP and TCP; and so does a user of a homeserver, whose call may be
+// bridged into one that is held here.
+func TestReachesMedia(t *testing.T) {
 	w := start(t, host, Options{})
+	later := time.Now().Add(time.Hour)
 	media := addrPort(w.media.LocalAddr())
 	for name, c := range map[string]*caller{
 		"udp": w.udp(w.Credential("PA_one", time.Now())), "tcp": w.stream(w.Credential("PA_two", time.Now())),
+		"user over udp": w.udp(shared("@alice:example.org", later)), "user over tcp": w.stream(shared("@bob:example.org", later)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			relay := c.mustAllocate()
@@ -50,10 +53,12 @@ func TestJoinReachesMedia(t *testing.T) {
 		})
 	}
 	s := w.Stats()
-	if got := s.Kinds["join"]; got.Allocations != 2 || got.Opened != 2 || got.Up != (Carried{4, 2*1201 + 4}) || got.Down != (Carried{4, 26}) {
-		t.Errorf("stats %+v", got)
+	for _, kind := range []string{"join", "homeserver"} {
+		if got := s.Kinds[kind]; got.Allocations != 2 || got.Opened != 2 || got.Up != (Carried{4, 2*1201 + 4}) || got.Down != (Carried{4, 26}) {
+			t.Errorf("%s: stats %+v", kind, got)
+		}
 	}
-	if len(s.Users) != 2 || strings.Contains(s.Users[0].User, "PA_") || s.Users[0].Bytes != 1201+2+4+9 {
+	if len(s.Users) != 4 || strings.Contains(s.Users[0].User, "PA_") || s.Users[0].Bytes != 1201+2+4+9 {
 		t.Errorf("users %+v", s.Users)
 	}
 }

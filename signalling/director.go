@@ -122,7 +122,7 @@ func (d *director) hear(list []pick, now time.Time) pick {
 	if best.track.SID != "" && !best.track.Muted {
 		return best
 	}
-	return d.latest(list)
+	return d.latest(list, present)
 }
 
 // see picks a picture: that of who is heard, if there is one.
@@ -136,7 +136,7 @@ func (d *director) see(list []pick, heard sfu.SID, now time.Time) pick {
 	if on {
 		return present
 	}
-	return d.latest(list)
+	return d.latest(list, present)
 }
 
 // watch picks a screen: the one that is shown, or else the one that was shared last.
@@ -163,10 +163,14 @@ func (d *director) present(list []pick, place int) (pick, bool) {
 	return pick{}, false
 }
 
-// latest returns who spoke last of those who are not muted, or else of all; the first there of those who never did.
-func (d *director) latest(list []pick) pick {
-	if some := audible(list); len(some) > 0 {
+// latest returns who spoke last of those who are not muted; if all are, whoever is present, or else who spoke last of all. Of those who never did
+// it is the first there.
+func (d *director) latest(list []pick, present pick) pick {
+	switch some := audible(list); {
+	case len(some) > 0:
 		list = some
+	case present.track.SID != "":
+		return present
 	}
 	var best pick
 	for _, p := range list {

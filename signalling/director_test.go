@@ -50,6 +50,15 @@ func TestDirector(t *testing.T) {
 			{"Am,Ac Bm,Bc", "A4", 0, "Am Ac -"},
 			{"AM,AC Bm,Bc", "A0", time.Second, "Bm Bc -"},
 		}},
+		{"who is muted last of all stays, whoever spoke last", true, []scene{
+			{"Am,Ac Bm,Bc", "A4", 0, "Am Ac -"},
+			{"Am,Ac BM,Bc", "A0", 5 * time.Second, "Am Ac -"},
+			{"Am,AC BM,Bc", "A4", time.Second, "Am Bc -"},
+			{"Am,AC BM,BC", "", time.Second, "Am BC -"},
+			{"AM,AC BM,BC", "A0", time.Second, "AM BC -"},
+			{"AM,AC Bm,BC", "", time.Second, "Bm BC -"},
+			{"AM,AC BM,BC", "", time.Second, "BM BC -"},
+		}},
 		{"who leaves is replaced by who spoke last", true, []scene{
 			{"Am,Ac Bm,Bc Cm,Cc", "C4", 0, "Cm Cc -"},
 			{"Am,Ac Bm,Bc Cm,Cc", "C0 B4", 5 * time.Second, "Bm Bc -"},

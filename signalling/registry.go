@@ -108,25 +108,26 @@ func (s *Server) Withhold(room string, session sfu.SID, on bool) {
 	}
 }
 
-// roomsBeside counts the rooms, other than the grant's own, in which its user is. Nobody is one whom a token without
+// roomsBeside counts the rooms, other than the grant's own, in which its person is. Nobody is one whom a token without
 // origin names.
 func (r *registry) roomsBeside(g token.Grant) int {
-	if g.Origin.User == "" {
+	if g.Origin.Person() == "" {
 		return 0
 	}
 	rooms := map[string]struct{}{}
-	for _, s := range r.filter("", func(s *Session) bool { return s.grant.Origin.User == g.Origin.User && !s.part.Closed() }) {
+	for _, s := range r.filter("", func(s *Session) bool { return s.grant.Origin.Person() == g.Origin.Person() && !s.part.Closed() }) {
 		rooms[s.grant.Room] = struct{}{}
 	}
 	delete(rooms, g.Room)
 	return len(rooms)
 }
 
-// Evict takes everybody out whose token was issued to the user for the conversation, and returns how many these were.
+// Evict takes everybody out whose token was issued to the user for the conversation, or who is there in that one's place, and returns how many these were.
 // Their media stops before it returns; their clients are told by their edges.
 func (s *Server) Evict(user, conversation string) int {
 	out := s.sessions.filter("", func(sess *Session) bool {
-		return sess.grant.Origin.User == user && sess.grant.Origin.Conversation == conversation && !sess.part.Closed()
+		o := sess.grant.Origin
+		return (o.User == user || o.For == user) && o.Conversation == conversation && !sess.part.Closed()
 	})
 	for _, sess := range out {
 		sess.part.Leave(sfu.ParticipantRemoved, time.Now())

@@ -118,3 +118,38 @@ type listener struct {
 
 func (l *listener) Joined(g token.Grant, _ sfu.SID)             { l.joined = append(l.joined, g) }
 func (l *listener) Left(_ token.Grant, _ sfu.SID, w sfu.Reason) { l.left = w }
+
+// Who is there in the place of others is so many people: each counts for one call, needs an own place in a locked one, and can be taken out alone.
+func TestInPlaceOfOthers(t *testing.T) {
+	s := newServer(t, sfu.Options{AutoCreate: true})
+	s.userRooms = 1
+	join := func(room, identity, in string) (*Session, error) {
+		g := token.Join(room, identity)
+		g.Origin = token.Origin{User: "@bot:x", For: in, Conversation: "!" + room + ":x", Verified: time.Now()}
+		return s.Join(t.Context(), g, PeerOptions{Single: true})
+	}
+	var sessions []*Session
+	for _, c := range []struct{ room, identity, in string }{{"one", "1", "@a:x"}, {"one", "2", "@b:x"}, {"two", "3", "@c:x"}} {
+		sess, err := join(c.room, c.identity, c.in)
+		if err != nil {
+			t.Fatalf("%s: %v", c.in, err)
+		}
+		defer sess.Leave(sfu.ClientInitiated)
+		sessions = append(sessions, sess)
+	}
+	if _, err := join("two", "4", "@a:x"); !errors.Is(err, errTooManyRooms) {
+		t.Errorf("a second call of one of them: %v", err)
+	}
+	if err := s.Rooms().Lock("one", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := join("one", "5", "@d:x"); err == nil {
+		t.Error("one more in a locked call")
+	}
+	if got := s.Evict("@a:x", "!one:x"); got != 1 || !sessions[0].part.Closed() || sessions[1].part.Closed() {
+		t.Errorf("%d taken out, want the one", got)
+	}
+	if got := s.Evict("@bot:x", "!one:x"); got != 1 || !sessions[1].part.Closed() || sessions[2].part.Closed() {
+		t.Errorf("%d taken out with the user, want the other", got)
+	}
+}

@@ -246,7 +246,7 @@ func member(g token.Grant, o PeerOptions) sfu.Member {
 		AdaptiveStream: o.AdaptiveStream,
 		AllowPause:     o.AllowPause,
 		CreateRoom:     g.CanCreateRoom(),
-		Owner:          g.Origin.User,
+		Owner:          g.Origin.Person(),
 	}
 	if o.Metadata != "" {
 		m.Metadata = o.Metadata

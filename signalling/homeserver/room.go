@@ -48,6 +48,36 @@ func (a Agent) Leave(ctx context.Context, room id.RoomID, reason string) error {
 	return a.hs.request(ctx, a.who, "leave "+string(room), http.MethodPost, nil, body, nil, "v3", "rooms", room, "leave")
 }
 
+// Rename changes the name that the user of an agent that [Homeserver.As] made has in one room. Empty: it has the same there as everywhere else.
+func (a Agent) Rename(ctx context.Context, room id.RoomID, name string) error {
+	var member map[string]any
+	if err := a.State(ctx, room, event.StateMember, string(a.who.user), &member); err != nil {
+		return err
+	}
+	if member["membership"] != string(event.MembershipJoin) {
+		return nil // nobody sees it
+	}
+	if name == "" {
+		var profile struct {
+			Name string `json:"displayname"`
+		}
+		err := a.hs.request(ctx, a.who, "read the name of "+string(a.who.user), http.MethodGet, nil, nil, &profile, "v3", "profile", a.who.user, "displayname")
+		if err != nil && Code(err) != "M_NOT_FOUND" {
+			return err
+		}
+		name = profile.Name
+	}
+	if was, _ := member["displayname"].(string); was == name {
+		return nil
+	}
+	delete(member, "displayname")
+	if name != "" {
+		member["displayname"] = name
+	}
+	_, err := a.SendState(ctx, room, event.StateMember, string(a.who.user), member)
+	return err
+}
+
 // Send sends an event that is no state and returns its id. Sending again under the same transaction id sends nothing and
 // returns the same, for as long as the homeserver remembers it.
 func (a Agent) Send(ctx context.Context, room id.RoomID, kind event.Type, transaction string, content any) (id.EventID, error) {

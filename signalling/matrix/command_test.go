@@ -141,6 +141,23 @@ func TestModeration(t *testing.T) {
 	expectBody(t, w.says(t, alice, "!call end"), nobody)
 }
 
+// Who is in a call by the bot is named and removed like everybody else.
+func TestModerationInPlaceOfOthers(t *testing.T) {
+	w := newWorld(t, false, nil)
+	for i, user := range []string{"@carol:example.org", rob} {
+		w.join(t, bot, fmt.Sprint("CALL", i))
+		w.present[i].Origin.For = user
+	}
+	if status := w.says(t, alice, "!call status").body(); !strings.Contains(status, "2 people from 2 homeservers") || !strings.Contains(status, "- @carol:example.org: ") || strings.Contains(status, bot) {
+		t.Errorf("status: %s", status)
+	}
+	expectBody(t, w.says(t, alice, "!call kick @carol:example.org"), "Removed from the call: @carol:example.org.\n"+
+		"As members of this room they may join again. !call lock first, or remove them from the room, to keep them out.")
+	if want := []string{"@carol:example.org"}; !slices.Equal(w.expelled, want) {
+		t.Errorf("expelled %q, want %q", w.expelled, want)
+	}
+}
+
 // A microphone is turned off by whoever may, and on by its owner.
 func TestMute(t *testing.T) {
 	w := newWorld(t, false, nil)

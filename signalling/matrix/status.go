@@ -28,7 +28,7 @@ type person struct {
 func (b *Bot) people(room id.RoomID) []person {
 	var all []person
 	for _, a := range b.options.Sessions.Attendance(string(room)) {
-		user := id.UserID(a.Origin.User)
+		user := id.UserID(a.Origin.Person())
 		i := slices.IndexFunc(all, func(p person) bool { return p.user == user })
 		if i < 0 {
 			i = len(all)

@@ -4,6 +4,7 @@
 package token
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 )
@@ -44,12 +45,16 @@ type Grant struct {
 // be right. Refreshed tokens keep it, so that what is revoked stays so.
 type Origin struct {
 	User         string    // a Matrix user id
+	For          string    // another one, in whose place User is there; empty if User is there for itself. No token has it
 	Conversation string    // where the user is a member: a Matrix room id
 	Device       string    // as the client claims; empty if it named none
 	Member       string    // id of the membership, as the client chose it; empty if it named none
 	Verified     time.Time // in milliseconds
 	Assumed      bool      // nobody could verify it, and the operator lets such users in
 }
+
+// Person is who speaks.
+func (o Origin) Person() string { return cmp.Or(o.For, o.User) }
 
 // Permission is what the bearer may do once it is in the room. The zero value allows nothing.
 type Permission struct {

@@ -36,6 +36,7 @@ type Place struct {
 	Homeserver *homeserver.Homeserver
 	Room       id.RoomID
 	User       id.UserID // of the homeserver; one for whom this server may act
+	For        id.UserID // in whose place the user is there; empty if it is there for itself
 	Device     string    // pretended: no device of the user has this id
 	Name       string    // for clients that do not look it up by the user
 	Intent     string    // audio or video
@@ -48,7 +49,7 @@ func (p Place) Identity() string { return member.DeviceIdentity(string(p.User), 
 func (p Place) Grant(verified time.Time) token.Grant {
 	g := token.Join(member.RoomName(string(p.Room), member.SlotRoom), p.Identity())
 	g.Name, g.Kind, g.FullAccess, g.CanPublishData = p.Name, "bridge", true, false
-	g.Origin = token.Origin{User: string(p.User), Conversation: string(p.Room), Device: p.Device, Verified: verified}
+	g.Origin = token.Origin{User: string(p.User), For: string(p.For), Conversation: string(p.Room), Device: p.Device, Verified: verified}
 	return g
 }
 
@@ -93,7 +94,7 @@ func (r Rules) owe(ctx context.Context, agent homeserver.Agent, p Place, key str
 	}
 }
 
-// Clear takes back the membership that a place had, of this run or an earlier one. Twice is fine.
+// Clear takes back the membership that a place had, of this run or an earlier one; for a user who has left the room the bot does. Twice is fine.
 func Clear(ctx context.Context, p Place) error {
 	agent, err := p.Homeserver.As(p.User)
 	if err != nil {
@@ -101,8 +102,13 @@ func Clear(ctx context.Context, p Place) error {
 	}
 	key := member.StateKeys(string(p.User), p.Device, member.SlotRoom)[0]
 	_, err = agent.SendState(ctx, p.Room, typeMember, key, struct{}{})
+	if homeserver.Code(err) == "M_FORBIDDEN" { // not in the room any more: nobody counts it, but whoever stays may clear it
+		if agent, err = p.Homeserver.As(p.Homeserver.Sender()); err == nil {
+			_, err = agent.SendState(ctx, p.Room, typeMember, key, struct{}{})
+		}
+	}
 	if homeserver.Code(err) == "M_FORBIDDEN" || errors.Is(err, homeserver.ErrNoPrivilege) {
-		return nil // not in the room any more: nobody counts it
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("withdraw the member for %s: %w", p.User, err)

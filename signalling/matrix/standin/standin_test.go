@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,9 +21,10 @@ import (
 
 const room = "!room:example.org"
 
-// A matrix is a homeserver that writes down what it is asked; it may have delayed events, and may forbid.
+// A matrix is a homeserver that writes down what it is asked; it may have delayed events, and may forbid everything, or what one user asks.
 type matrix struct {
 	delays, forbids bool
+	outside         string
 
 	mu    sync.Mutex
 	asked []string
@@ -39,7 +41,7 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "versions":
 		_ = json.NewEncoder(w).Encode(map[string]any{"versions": []string{"v1.11"}, "unstable_features": map[string]bool{"org.matrix.msc4140": m.delays}})
 		return
-	case m.forbids:
+	case m.forbids, m.outside != "" && query.Get("user_id") == m.outside:
 		w.WriteHeader(403)
 		_, _ = io.WriteString(w, `{"errcode":"M_FORBIDDEN"}`)
 		return
@@ -59,15 +61,19 @@ func place(t *testing.T, m *matrix) Place {
 	t.Helper()
 	s := httptest.NewServer(m)
 	t.Cleanup(s.Close)
-	text, err := homeserver.WideRegistration("example.org").YAML()
-	if err != nil {
-		t.Fatal(err)
+	o := homeserver.Options{ServerName: "example.org", ClientAPI: s.URL}
+	for _, r := range []*homeserver.Registration{homeserver.NarrowRegistration("example.org", "http://127.0.0.1:7880"), homeserver.WideRegistration("example.org")} {
+		text, err := r.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := homeserver.ParseRegistration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Registrations = append(o.Registrations, parsed)
 	}
-	wide, err := homeserver.ParseRegistration(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := homeserver.New(homeserver.Options{ServerName: "example.org", ClientAPI: s.URL, Registrations: []*homeserver.Registration{wide}})
+	h, err := homeserver.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +133,17 @@ func TestForbidden(t *testing.T) {
 	}
 }
 
+// The membership of somebody who has left the room is cleared by the bot.
+func TestClearAfterLeaving(t *testing.T) {
+	m := &matrix{outside: "@bob:example.org"}
+	if err := Clear(t.Context(), place(t, m)); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"PUT _@bob:example.org_D_m.call as @_callserver:example.org empty"}; !slices.Equal(m.asked, want) {
+		t.Errorf("asked %q, want %q", m.asked, want)
+	}
+}
+
 func TestGrant(t *testing.T) {
 	p := Place{Room: room, User: "@bob:example.org", Device: "D", Name: "Bob"}
 	now := time.Now()
@@ -134,7 +151,7 @@ func TestGrant(t *testing.T) {
 	if g.Identity != "@bob:example.org:D" || g.Room != member.RoomName(room, member.SlotRoom) || !g.CanCreateRoom() || g.CanPublishData || !g.CanPublish {
 		t.Errorf("got %+v", g)
 	}
-	if o := g.Origin; o.User != "@bob:example.org" || o.Conversation != room || o.Device != "D" || !o.Verified.Equal(now) || o.Assumed {
+	if o := g.Origin; o.Person() != "@bob:example.org" || o.User != "@bob:example.org" || o.Conversation != room || o.Device != "D" || !o.Verified.Equal(now) || o.Assumed {
 		t.Errorf("got %+v", o)
 	}
 }

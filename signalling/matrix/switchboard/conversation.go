@@ -51,13 +51,18 @@ type conversation struct {
 	call       *call.Call
 	plan       plan
 	speaker    homeserver.Agent // as call.Self
+	witness    homeserver.Agent // who sees the room: the bot, or the caller
 	leg        Leg
 	member     bool                            // of the room's call, or about to be
 	nodding    string                          // device of a member for a moment
 	nodded     context.CancelFunc              // ends that
 	sent       map[string]signalling.LegStream // what the leg sends
+	heardNow   sfu.Identity                    // by the other end
+	seenNow    sfu.Identity                    // likewise
 	shown      sfu.Identity                    // who is on the line, as the other end was told
 	pending    *call.Identity                  // to be told once media flows
+	names      map[id.UserID]string            // as the room calls who was on the line
+	named      atomic.Bool                     // the bot is there in the caller's place, and says so; safe for concurrent use
 	company    bool                            // somebody else was in the room's call
 	alone      time.Time                       // since when nobody is
 	stored     bool
@@ -78,7 +83,7 @@ type conversation struct {
 func (s *Switchboard) newConversation(h *homeserver.Homeserver, room id.RoomID, callID string, caller id.UserID) *conversation {
 	return &conversation{
 		board: s, hs: h, room: room, id: callID, caller: caller, inbox: make(chan any, inboxSize), over: make(chan struct{}, 1), declared: make(chan declared, 1), handed: make(chan any, keyQueue),
-		log: s.log.With("matrix_room", room, "call", callID), heard: s.now(),
+		names: map[id.UserID]string{}, log: s.log.With("matrix_room", room, "call", callID), heard: s.now(),
 	}
 }
 
@@ -303,7 +308,7 @@ func (c *conversation) media(ctx context.Context) {
 		case signalling.OfferWanted:
 			c.offerAgain(ctx)
 		case signalling.Shown:
-			c.shows(e)
+			c.shows(ctx, e)
 		case sfu.ParticipantsChanged:
 			c.company = c.company || c.others() > 0
 			c.lonely()
@@ -356,41 +361,6 @@ func (c *conversation) others() (n int) {
 		}
 	}
 	return n
-}
-
-// shows tells the other end what it hears and sees now, and whose that is.
-func (c *conversation) shows(s signalling.Shown) {
-	for id, stream := range c.sent {
-		switch {
-		case stream.Screen != (s.Source == sfu.ScreenShare):
-			continue
-		case s.Source == sfu.Microphone:
-			stream.AudioMuted = s.Muted
-		default:
-			stream.VideoMuted = s.Muted
-		}
-		c.sent[id] = stream
-	}
-	c.call.Changed(metadata(c.sent))
-	if s.Source == sfu.ScreenShare || s.Identity == "" || s.Identity == c.shown {
-		return
-	}
-	c.shown = s.Identity
-	for _, p := range c.leg.Others() {
-		if p.Identity == s.Identity {
-			c.call.Assert(call.Identity{ID: c.userOf(s.Identity), DisplayName: p.Name})
-		}
-	}
-}
-
-// userOf is the user behind an identity, or the identity itself.
-func (c *conversation) userOf(identity sfu.Identity) string {
-	for _, a := range c.board.options.Media.Attendance(string(c.room)) {
-		if a.Info.Identity == identity {
-			return a.Origin.User
-		}
-	}
-	return string(identity)
 }
 
 // send sends an event, several times if need be. What cannot be sent ends the call, but for what only informs.
@@ -461,7 +431,11 @@ func (c *conversation) finish(ctx context.Context) {
 	c.declaring.Wait()
 	clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	if err := c.withdraw(clear); err != nil {
+	err := c.withdraw(clear)
+	if c.named.Swap(false) {
+		c.board.rename(clear, c.hs, c.room)
+	}
+	if err != nil {
 		c.log.Warn("membership of a call not withdrawn: it is cleared later", "err", err)
 		return
 	}

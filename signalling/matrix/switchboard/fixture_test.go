@@ -66,8 +66,12 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	hang := m.hangs[parts[0]]
 	m.mu.Unlock()
-	if strings.HasSuffix(r.URL.Path, "/sync") {
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/sync"):
 		m.serveSync(w, r)
+		return
+	case strings.Contains(r.URL.Path, "/profile/"):
+		_, _ = io.WriteString(w, `{"displayname":"Calls"}`) // of the bot, which alone asks
 		return
 	}
 	if hang != nil {
@@ -120,7 +124,7 @@ func (m *matrix) answer(method, as string, parts []string, body []byte) (int, an
 	case what[0] == "joined_members":
 		joined := map[string]any{}
 		for _, user := range m.members[room] {
-			joined[user] = map[string]string{"display_name": strings.ToUpper(user[1:2]) + user[2:strings.Index(user, ":")]}
+			joined[user] = map[string]string{"display_name": shownAs(user)}
 		}
 		return 200, map[string]any{"joined": joined}
 	case what[0] == "send" && what[1] == m.refused:
@@ -147,6 +151,11 @@ func (m *matrix) answer(method, as string, parts []string, body []byte) (int, an
 		return 200, content
 	}
 	return 404, none{"errcode": "M_NOT_FOUND"}
+}
+
+// shownAs is how rooms call a user: Alice.
+func shownAs(user string) string {
+	return strings.ToUpper(user[1:2]) + user[2:strings.Index(user, ":")]
 }
 
 func (m *matrix) putLocked(room, kind, key, sender string, content any) {
@@ -307,6 +316,11 @@ func newWorld(t *testing.T, change func(*world)) *world {
 	w.matrix = &matrix{
 		members: map[string][]string{many: {bot, alice, bob, "@carol:example.org"}, two: {bot, alice, bob}, secret: {bot, alice, bob}},
 		state:   map[string]map[string]any{}, senders: map[string]string{}, hangs: map[string]chan struct{}{}, rings: map[string]string{}, syncs: make(chan string, 1), done: make(chan struct{}),
+	}
+	for room, users := range w.matrix.members {
+		for _, user := range users {
+			w.matrix.putLocked(room, "m.room.member", user, user, map[string]any{"membership": "join", "displayname": shownAs(user)})
+		}
 	}
 	w.matrix.putLocked(secret, "m.room.encryption", "", alice, map[string]string{"algorithm": "m.megolm.v1.aes-sha2"})
 	if change != nil {

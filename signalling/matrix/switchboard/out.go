@@ -96,7 +96,7 @@ func (c *conversation) beginOut(ctx context.Context, s *scene) error {
 	if !rest(ctx, settleTime) {
 		return ctx.Err()
 	}
-	if err := c.wanted(ctx, s); err != nil {
+	if err := c.wanted(ctx); err != nil {
 		return err
 	}
 	now := c.board.now()
@@ -142,8 +142,8 @@ func (c *conversation) find(s *scene) error {
 }
 
 // wanted checks that whoever rings is in the call, here, and that the one who is rung is not yet.
-func (c *conversation) wanted(ctx context.Context, s *scene) error {
-	present, err := c.lookAtCall(ctx, c.eyes(s))
+func (c *conversation) wanted(ctx context.Context) error {
+	present, err := c.lookAtCall(ctx, c.witness)
 	if err != nil {
 		return err
 	}

@@ -184,7 +184,7 @@ func (c *conversation) beginIn(ctx context.Context, s *scene) error {
 	case c.plan.other == "" || c.plan.atOnce:
 		c.call.Accept(c.board.now())
 	default:
-		return c.ringOther(ctx, s)
+		return c.ringOther(ctx)
 	}
 	return nil
 }
@@ -239,7 +239,7 @@ func (c *conversation) stand(s *scene, user id.UserID) error {
 		if !s.bot {
 			return refuse("%s did not agree to be stood in for, and the bot is not in the room", user)
 		}
-		p.User, p.Device = c.hs.Sender(), unique("CALL")
+		p.User, p.Device, p.For = c.hs.Sender(), unique("CALL"), user
 	}
 	c.plan.place = p
 	return nil
@@ -251,8 +251,8 @@ func (c *conversation) speakAs(user id.UserID) (err error) {
 }
 
 // ringOther declares the caller in the room's call and rings the other one, unless that one is there already.
-func (c *conversation) ringOther(ctx context.Context, s *scene) error {
-	present, err := c.lookAtCall(ctx, c.eyes(s))
+func (c *conversation) ringOther(ctx context.Context) error {
+	present, err := c.lookAtCall(ctx, c.witness)
 	if err != nil {
 		return err
 	}
@@ -265,16 +265,6 @@ func (c *conversation) ringOther(ctx context.Context, s *scene) error {
 	c.plan.gives = c.board.now().Add(c.invitation.Lifetime - c.invitation.Age)
 	c.plan.rings = true
 	return nil
-}
-
-// eyes are who sees the room.
-func (c *conversation) eyes(s *scene) homeserver.Agent {
-	user := c.caller
-	if s.bot {
-		user = c.hs.Sender()
-	}
-	agent, _ := c.hs.As(user) // look used it
-	return agent
 }
 
 // declared is what became of a declaration.
@@ -297,10 +287,14 @@ func (c *conversation) declare(ctx context.Context) {
 		defer c.board.rescue(c.room)
 		ctx, cancel := context.WithTimeout(ctx, clearTime)
 		defer cancel()
+		if c.plan.place.For != "" {
+			c.named.Store(true)
+			c.board.rename(ctx, c.hs, c.room)
+		}
 		event, err := c.board.options.Standin.Declare(ctx, c.plan.place)
 		c.declared <- declared{event, err}
 		if err == nil && c.plan.encrypted {
-			c.board.bot.Say(ctx, c.hs, string(c.room), "An older client is in the call. Its part of the call is decrypted at my server: end-to-end encryption ends there.")
+			c.board.bot.Say(ctx, c.hs, string(c.room), c.plan.place.Name+" is in the call with an older client. That part of the call is decrypted at my server: end-to-end encryption ends there.")
 		}
 	})
 }

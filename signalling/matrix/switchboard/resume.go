@@ -117,7 +117,11 @@ func (s *Switchboard) tidyUp(ctx context.Context, r Record) error {
 			}
 		}
 		_, err = agent.Send(ctx, r.Room, kind, "callserver-hangup-"+r.Party, content)
-		return errors.Join(err, standin.Clear(ctx, standin.Place{Homeserver: h, Room: r.Room, User: r.Member, Device: r.Device}))
+		err = errors.Join(err, standin.Clear(ctx, standin.Place{Homeserver: h, Room: r.Room, User: r.Member, Device: r.Device}))
+		if r.Member == h.Sender() {
+			s.rename(ctx, h, r.Room)
+		}
+		return err
 	}
 	return nil
 }

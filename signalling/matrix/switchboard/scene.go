@@ -44,7 +44,7 @@ func (c *conversation) look(ctx context.Context) (scene, error) {
 		if homeserver.Code(err) == "M_FORBIDDEN" {
 			continue
 		}
-		s.bot = user == c.hs.Sender()
+		s.bot, c.witness = user == c.hs.Sender(), agent
 		return s, err
 	}
 	return scene{}, errNobodySees

@@ -97,7 +97,7 @@ func (c *conversation) standSealed() error {
 	if device == "" {
 		return refuse("the room is encrypted, and the bot has no keys: give data.file a file")
 	}
-	c.plan.place.User, c.plan.place.Device = c.hs.Sender(), string(device)
+	c.plan.place.User, c.plan.place.Device, c.plan.place.For = c.hs.Sender(), string(device), c.caller
 	c.board.mu.Lock()
 	defer c.board.mu.Unlock()
 	for _, other := range c.board.calls[c.room] {

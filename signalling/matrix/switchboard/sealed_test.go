@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,9 +79,11 @@ func TestSealed(t *testing.T) {
 		return func() bool { leg.mu.Lock(); defer leg.mu.Unlock(); return slices.Contains(leg.did, what) }
 	}
 	w.eventually("a key of our own", did("own key 0"))
-	text := <-b.said
-	if text == "" {
-		t.Error("nobody is told")
+	if text := <-b.said; !strings.HasPrefix(text, "Bob is in the call with an older client.") {
+		t.Errorf("said %q", text)
+	}
+	if got := leg.grant.Origin; got.User != bot || got.Person() != bob {
+		t.Errorf("there as %+v", got)
 	}
 	b.office.Deliver(device.Letter{Type: mediakeys.Type, Sender: alice, Content: mediakeys.Letter{
 		Room: secret, From: mediakeys.Peer{User: alice, Device: "A"}, Member: alice + ":A", Key: mediakeys.Key{Index: 3, Secret: make([]byte, 16)}, Sent: time.Now(),
@@ -95,6 +98,9 @@ func TestSealed(t *testing.T) {
 	w.ends()
 	if cleared := w.next(secret, member.TypeState, 1); len(cleared.content) != 0 {
 		t.Errorf("cleared %+v", cleared)
+	}
+	if got, want := w.namesOf(secret), []string{"Bob (via callserver)", "Calls"}; !slices.Equal(got, want) {
+		t.Errorf("the bot was called %q, want %q", got, want)
 	}
 }
 

@@ -74,7 +74,7 @@ func TestShown(t *testing.T) {
 	w.next(many, "m.call.answer", 0)
 	leg := w.leg(0)
 	leg.mu.Lock()
-	leg.peers = []sfu.ParticipantInfo{{Identity: alice + ":A", Name: "Alice", State: sfu.Active}}
+	leg.peers = []sfu.ParticipantInfo{{Identity: alice + ":A", State: sfu.Active}, {Identity: "guest", Name: "Dave", State: sfu.Active}} // clients of Matrix join without a name
 	leg.mu.Unlock()
 	leg.says(signalling.Connected{}, signalling.Shown{Source: sfu.Microphone, Identity: alice + ":A", Muted: true}, signalling.Shown{Source: sfu.Camera, Identity: alice + ":A"})
 	changed := w.next(many, "m.call.sdp_stream_metadata_changed", 0)
@@ -83,6 +83,15 @@ func TestShown(t *testing.T) {
 	}
 	identity := w.next(many, "m.call.asserted_identity", 0).content["asserted_identity"].(map[string]any)
 	if identity["id"] != alice || identity["display_name"] != "Alice" {
+		t.Errorf("got %v", identity)
+	}
+	leg.says(signalling.Shown{Source: sfu.Camera, Identity: "guest"}, signalling.Shown{Source: sfu.Camera}) // alice is heard all the while
+	if got := w.next(many, "m.call.sdp_stream_metadata_changed", 1).content["sdp_stream_metadata"].(map[string]any)["S"].(map[string]any); got["video_muted"] != true {
+		t.Errorf("without a picture: %v", got)
+	}
+	leg.says(signalling.Shown{Source: sfu.Microphone, Identity: "guest"})
+	identity = w.next(many, "m.call.asserted_identity", 1).content["asserted_identity"].(map[string]any)
+	if identity["id"] != "guest" || identity["display_name"] != "Dave" {
 		t.Errorf("got %v", identity)
 	}
 	leg.says(sfu.Closed{})
@@ -188,6 +197,9 @@ func TestTidy(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.store.calls = []Record{left} })
 	if got := w.next(many, "m.call.hangup", 0); got.as != bot || got.content["call_id"] != "old" || got.content["party_id"] != "P" {
 		t.Errorf("got %+v", got)
+	}
+	if names := w.namesOf(many); names != nil {
+		t.Errorf("the bot is called %q", names)
 	}
 	if got := w.next(many, member.TypeState, 0); got.as != bob || got.key != "_@bob:example.org_CALLBRIDGE_m.call" || len(got.content) != 0 {
 		t.Errorf("got %+v", got)

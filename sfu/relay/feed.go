@@ -170,6 +170,11 @@ func (f *Feed) advance(now time.Time) {
 // passFrame opens or seals a picture and sends it on.
 func (f *Feed) passFrame(whole *frame.Frame, now time.Time) {
 	if !f.begun && !whole.Key {
+		if f.keyless.Load() { // of the key before, perhaps: a sender takes up a new one a while after it was told
+			if _, ok := f.turn(whole); ok {
+				f.keyless.Store(false)
+			}
+		}
 		f.needKeyFrame(now)
 		return
 	}

@@ -331,6 +331,40 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// A sender takes up a new key a while after it was told: what it sent meanwhile, a key frame too, is sealed with the one before. The first picture
+// is asked for once its key is in use.
+func TestOpenLateKey(t *testing.T) {
+	w := newWorld(t, codec.VP8)
+	before, after := keyring(t, 0), keyring(t, 1)
+	keys := &framecrypto.Keys{}
+	a := w.track(1, 90000)
+	a.sealer = framecrypto.NewSealer(before, sealed[codec.VP8], 1)
+	feed := a.onto(w.stage.Open(keys))
+	a.send(true, "old", nil)
+	if err := keys.Set(1, bytes.Repeat([]byte{2}, 16)); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Second)
+	feed.Keyed()
+	a.send(true, "asked for, and old", nil)
+	w.pass(time.Second)
+	a.asked = 0
+	a.send(false, "old, too", nil)
+	if a.asked != 0 {
+		t.Errorf("asked %d times for what cannot be opened", a.asked)
+	}
+	a.sealer = framecrypto.NewSealer(after, sealed[codec.VP8], 2)
+	w.pass(time.Second)
+	a.send(false, "new", nil)
+	if a.asked != 1 {
+		t.Errorf("asked %d times with the key in use, want once", a.asked)
+	}
+	a.send(true, "picture", nil)
+	if got := w.bodies(); !strings.Contains(got, "picture") || strings.Contains(got, "old") || strings.Contains(got, "new") {
+		t.Errorf("got %q", got)
+	}
+}
+
 // A frame with a missing packet is dropped as a whole, the receiver is to know, and a key frame is asked for.
 func TestOpenLoss(t *testing.T) {
 	w := newWorld(t, codec.VP8)

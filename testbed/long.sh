@@ -13,7 +13,8 @@ turn) LONG=1 node testbed/turn/run.mjs && node --test-reporter=spec testbed/turn
 homeservers) for i in 1 2 3 4 5; do node --test-reporter=spec testbed/homeservers/test.mjs; done ;;
 legs) node testbed/legs/main.mjs ;; # HOMESERVER as below
 legacy) # HOMESERVER as below
-	node --test-reporter=spec testbed/legacy/test.mjs && node --test-reporter=spec testbed/legacy/bridge.mjs && LONG=1 node --test-reporter=spec testbed/legacy/dm.mjs
+	export LONG=1
+	node --test-reporter=spec testbed/legacy/test.mjs && node --test-reporter=spec testbed/legacy/bridge.mjs && node --test-reporter=spec testbed/legacy/dm.mjs
 	;;
 ghosts) node testbed/ghosts/main.mjs ;; # HOMESERVER=synapse|dendrite: one of the two
 outage) OUTAGE=${OUTAGE:-600} node testbed/ghosts/main.mjs ;;

@@ -157,6 +157,10 @@ export class LegacyClient {
     return this.#do("media");
   }
 
+  colour() {
+    return this.#do("colour");
+  }
+
   /** Waits until the latest call is as wanted: a state's name, or a function of what `state` says. */
   becomes(wanted, what = wanted) {
     const fits = typeof wanted === "function" ? wanted : ({ state }) => state === wanted;

@@ -83,6 +83,15 @@ function state(back = 0) {
   };
 }
 
+/** The middle of the picture that the latest call shows, as red, green and blue; undefined if there is none. */
+function colour() {
+  const video = document.querySelector("video");
+  if (!video?.videoWidth) return undefined;
+  const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+  context.drawImage(video, video.videoWidth / 2, video.videoHeight / 2, 1, 1, 0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+}
+
 /** What the latest call has received so far, by its connection's statistics. */
 async function media() {
   const connection = latest().call.peerConn;
@@ -99,8 +108,9 @@ async function media() {
       seen.video.frames += report.framesDecoded ?? 0;
     }
     if (report.type === "candidate-pair" && report.nominated && report.state === "succeeded") {
-      const { candidateType: local, relayProtocol } = stats.get(report.localCandidateId);
-      seen.path = { local, relayProtocol, remote: stats.get(report.remoteCandidateId)?.candidateType };
+      const { candidateType: local, relayProtocol, url } = stats.get(report.localCandidateId);
+      const { candidateType: remote, port } = stats.get(report.remoteCandidateId) ?? {};
+      seen.path = { local, relayProtocol, url, remote, port };
     }
   }
   return seen;
@@ -111,6 +121,7 @@ globalThis.legacy = {
   place,
   state,
   media,
+  colour,
   answer: () => latest().call.answer(true, true),
   reject: () => latest().call.reject(),
   turnAway: () => latest().call.hangup("user_busy", false),

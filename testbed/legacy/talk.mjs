@@ -42,6 +42,10 @@ export const expectMembers = (user, room, users) =>
     return members.map(({ sender }) => sender).sort().join() === users.map(({ id }) => id).sort().join() || undefined;
   });
 
+/** How a user is called in a room, as another one there sees it. */
+export const nameOf = async (witness, room, { id }) =>
+  (await witness.state(room, "m.room.member")).find(({ state_key: key }) => key === id)?.content.displayname;
+
 /** Waits until a user is shown in a room under a name; undefined for none. */
 export const expectName = (user, room, { id }, name) =>
   eventually(`${id} is ${name} in the room`, PATIENCE_MS, async (seen) => {

@@ -19,11 +19,11 @@ export class Stack {
   /**
    * Starts everything. When a part does not start, the caller's stopAll ends those before it.
    * @param {{kind: string, host?: string, logs: string, names: string[], widget?: string, elementCall?: object, rooms: object, environment?: object, maxDelay?: string,
-   *   privileges?: string[]}} options
+   *   privileges?: string[], relay?: boolean}} options
    *   kind: dendrite or synapse; host: of its server name; names: users to register; widget: directory of the bundled widget host;
    *   rooms: name -> {encrypted}; elementCall: more of its config.json; environment: settings of callserver by their
    *   variables; maxDelay: the longest delay that the homeserver allows; privileges: registrations that callserver has,
-   *   narrow and wide by default
+   *   narrow and wide by default; relay: the users' own calls have callserver's TURN
    */
   static async start(options) {
     const [stack] = await Stack.federate([options]);
@@ -56,8 +56,8 @@ export class Stack {
     this.#closers.push(remove);
     atEnd(remove);
 
-    const [http, admin, udp, tcp] = await freePorts(4);
-    this.ports = { http, admin, udp, tcp };
+    const [http, admin, udp, tcp, relay] = await freePorts(5);
+    this.ports = { http, admin, udp, tcp, relay };
     this.callserverURL = `http://127.0.0.1:${http}`;
     this.adminURL = `http://127.0.0.1:${admin}`;
     /** What the transports answer and every membership event must name. */
@@ -70,17 +70,19 @@ export class Stack {
   }
 
   async #start(stacks) {
-    const { kind, logs, names, widget, elementCall, rooms, maxDelay, privileges = ["narrow", "wide"] } = this.options;
+    const { kind, logs, names, widget, elementCall, rooms, maxDelay, privileges = ["narrow", "wide"], relay } = this.options;
     const authorities = stacks.map(({ homeserver }) => homeserver.authority);
     const written = await this.homeserver.registrations(this.directory, this.callserverURL);
     /** Files that the homeserver and callserver have. */
     this.registrations = Object.fromEntries(privileges.map((name) => [name, written[name]]));
+    this.relay = relay && { secret: randomBytes(24).toString("hex"), uris: [`turn:127.0.0.1:${this.ports.relay}?transport=udp`] };
     await this.homeserver.startServer({
       directory: this.directory,
       logs,
       registrations: Object.values(this.registrations),
       maxDelay,
       authorities,
+      relay: this.relay,
     });
     say(`${kind} serves ${this.homeserver.name} at ${this.homeserver.url}`);
 
@@ -176,7 +178,7 @@ function addresses() {
 }
 
 /** The configuration an operator would write: homeservers are found by their names and asked by federation over TLS. */
-function configuration({ ports, homeserver, registrations, key, callserverURL }, roots, federates) {
+function configuration({ ports, homeserver, registrations, key, callserverURL, relay }, roots, federates) {
   return `http:
   listen: 127.0.0.1:${ports.http}
   public_url: ${callserverURL}
@@ -186,8 +188,7 @@ media:
   udp_port: ${ports.udp}
   tcp_port: ${ports.tcp}
   advertise: [${addresses().join(", ")}]
-turn:
-  enabled: false
+turn: ${relay ? `{udp_port: ${ports.relay}, tcp_port: off, secrets: [${relay.secret}], relay_ports: 20000-29999}` : "{enabled: false}"}
 keys:
   ${key.name}: ${key.secret}
 homeservers:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 )
 
 const canShare = false
@@ -46,6 +47,9 @@ func (p *Poll[T]) Add(*Socket, T) error { return errors.ErrUnsupported }
 
 // Again does nothing.
 func (p *Poll[T]) Again(T) {}
+
+// Rest does nothing.
+func (p *Poll[T]) Rest(time.Duration) {}
 
 // Wait returns net.ErrClosed.
 func (p *Poll[T]) Wait(ready []T, _ func()) ([]T, error) { return ready, net.ErrClosed }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // BatchSize is how many datagrams one system call receives, or runs of datagrams it sends, at most.
@@ -24,6 +25,8 @@ type Options struct {
 	Buffer int  // bytes asked of the kernel for each direction; 0 = its default. It may grant less
 	Single bool // runs are never sent in one piece
 	Share  int  // how many sockets share the port, so that as many cores receive; fewer where the system cannot; 0 = 1
+	// Gather is how long datagrams may wait for others, where they come so thick that receiving them together pays; 0 = not at all. Not every system can.
+	Gather time.Duration
 }
 
 // A Socket is a UDP socket. Sending, writing and Close are safe for concurrent use; one goroutine receives at a time.
@@ -32,6 +35,7 @@ type Socket struct {
 	ip      *net.UDPConn // conn where it is the system's, else nil
 	bare    addrPortConn // conn where it is one that Go's poller does not know, else nil
 	fast    fast
+	gather  *gatherer // nil = datagrams are received when they come
 	counter counters
 }
 
@@ -55,7 +59,7 @@ func Listen(at netip.AddrPort, o Options) ([]*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Share < 2 || !canShare {
+	if !canShare || o.Share < 2 && o.Gather == 0 {
 		return []*Socket{newSocket(first, o)}, nil
 	}
 	local, ok := first.LocalAddr().(*net.UDPAddr)
@@ -64,6 +68,9 @@ func Listen(at netip.AddrPort, o Options) ([]*Socket, error) {
 		return nil, fmt.Errorf("listen on %s: local address is unknown", at)
 	}
 	at = netip.AddrPortFrom(at.Addr(), uint16(local.Port))
+	if o.Gather > 0 {
+		return listenGathering(at, o)
+	}
 	var all []*Socket
 	for range o.Share {
 		c, err := listenShared(at)
@@ -74,6 +81,21 @@ func Listen(at netip.AddrPort, o Options) ([]*Socket, error) {
 			return nil, err
 		}
 		all = append(all, newSocket(c, o))
+	}
+	return all, nil
+}
+
+// listenGathering opens the sockets of a port that is known to be free.
+func listenGathering(at netip.AddrPort, o Options) ([]*Socket, error) {
+	all, err := ListenBare(at, o)
+	for i := 0; i < len(all) && err == nil; i++ {
+		all[i].gather, err = gatherFrom(all[i], o.Gather)
+	}
+	if err != nil {
+		for _, s := range all {
+			_ = s.Close()
+		}
+		return nil, err
 	}
 	return all, nil
 }
@@ -130,7 +152,12 @@ func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 }
 
 // Close closes the socket; Receive returns net.ErrClosed.
-func (s *Socket) Close() error { return s.conn.Close() }
+func (s *Socket) Close() error {
+	if s.gather != nil {
+		_ = s.gather.poll.Close()
+	}
+	return s.conn.Close()
+}
 
 // Stats is a snapshot of the totals.
 func (s *Socket) Stats() Stats {
@@ -144,6 +171,9 @@ func (s *Socket) Segments() bool { return s.fast.segments }
 // Receive waits for datagrams and takes what is there, at most BatchSize, into b. If there is nothing yet it calls idle first, so that what the batches
 // before have brought is dealt with before it waits, and not while more of it arrives; nil does nothing. A bare socket does not wait: ErrEmpty. Errors other than net.ErrClosed pass.
 func (s *Socket) Receive(b *Inbox, idle func()) error {
+	if s.gather != nil {
+		return s.gather.receive(b, idle)
+	}
 	if s.fast.ready() {
 		return s.receiveBatch(b, idle)
 	}

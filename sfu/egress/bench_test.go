@@ -42,7 +42,7 @@ func BenchmarkFanOut(b *testing.B) {
 					if socket {
 						c.SetPath(&Path{Sockets: sockets, To: udp.NewDestination(to.Addr())})
 					}
-					c.media.Padding, c.media.Video, c.counted = true, true, &bandwidth.Sent{}
+					c.media.Once, c.media.Video, c.counted = true, true, &bandwidth.Sent{}
 					c.Turn(func() { c.Count(c.counted) })
 					source.Attach(c, forward.SinkOptions{Target: forward.MaxTemporal(0)})
 					clients = append(clients, c)

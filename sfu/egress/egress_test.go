@@ -88,6 +88,35 @@ func (c *client) take(t testing.TB, b []byte) {
 	c.got = append(c.got, plain)
 }
 
+// receive takes n packets from a socket.
+func (c *client) receive(t *testing.T, s *udp.Socket, n int) {
+	t.Helper()
+	inbox := &udp.Inbox{}
+	for i := range inbox.Buffers {
+		inbox.Buffers[i] = make([]byte, 1500)
+	}
+	for len(c.got)+len(c.rtcp) < n {
+		if err := s.Receive(inbox, nil); err != nil {
+			t.Fatal(err)
+		}
+		for i := range inbox.Len() {
+			b, _ := inbox.Datagram(i)
+			c.take(t, b)
+		}
+	}
+}
+
+// listen returns a socket.
+func listen(t *testing.T) *udp.Socket {
+	t.Helper()
+	s, err := udp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s[0].Close() })
+	return s[0]
+}
+
 // WriteRTP implements forward.Writer with a bare header.
 func (c *client) WriteRTP(o *forward.Outgoing) error {
 	h := c.Header()
@@ -170,17 +199,9 @@ func TestFanOut(t *testing.T) {
 // TestSockets sends over sockets: runs of equal packets, padded where that is allowed, and RTCP between them.
 func TestSockets(t *testing.T) {
 	pool := newPool(t, 1)
-	listen := func() *udp.Socket {
-		s, err := udp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udp.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s[0].Close() })
-		return s[0]
-	}
-	from, to := listen(), listen()
+	from, to := listen(t), listen(t)
 	c := newClient(t, pool.Assign(), 5)
-	c.media.Padding = true
+	c.media.Once = true
 	c.SetPath(&Path{Sockets: []*udp.Socket{from}, To: udp.NewDestination(to.LocalAddr().(*net.UDPAddr).AddrPort())})
 	sizes := []int{1000, 1000, 990, 999, 700, 1000}
 	fill := []uint8{5, 5, 15, 6, 0, 5} // up to 1005, which is to follow
@@ -194,19 +215,7 @@ func TestSockets(t *testing.T) {
 		}
 	})
 	wait(c)
-	inbox := &udp.Inbox{}
-	for i := range inbox.Buffers {
-		inbox.Buffers[i] = make([]byte, 1500)
-	}
-	for len(c.got)+len(c.rtcp) <= len(sizes) {
-		if err := to.Receive(inbox, nil); err != nil {
-			t.Fatal(err)
-		}
-		for i := range inbox.Len() {
-			b, _ := inbox.Datagram(i)
-			c.take(t, b)
-		}
-	}
+	c.receive(t, to, len(sizes)+1)
 	padded := map[int]int{}
 	for i, b := range c.got {
 		padding := 0
@@ -228,6 +237,36 @@ func TestSockets(t *testing.T) {
 	}
 	if len(c.rtcp) != 1 || !bytes.Equal(c.rtcp[0], report) {
 		t.Errorf("got %x, want %x", c.rtcp, report)
+	}
+}
+
+// TestPaddedAgain: packets that may be asked for again under their numbers are padded, too, and are the same to the byte when they are sent again.
+func TestPaddedAgain(t *testing.T) {
+	pool := newPool(t, 1)
+	from, to := listen(t), listen(t)
+	c := newClient(t, pool.Assign(), 5)
+	c.SetPath(&Path{Sockets: []*udp.Socket{from}, To: udp.NewDestination(to.LocalAddr().(*net.UDPAddr).AddrPort())})
+	sizes := []int{100, 99, 92, 84, 100}
+	for _, again := range []bool{false, true} {
+		c.Turn(func() {
+			for i, n := range sizes {
+				if err := c.WriteRTP(&forward.Outgoing{SequenceNumber: uint16(i), Payload: bytes.Repeat([]byte{byte(i)}, n), Retransmission: again}); err != nil {
+					t.Errorf("packet %d, again: %t: %v", i, again, err)
+				}
+			}
+		})
+	}
+	c.receive(t, to, 2*len(sizes))
+	for i, b := range c.got[:len(sizes)] {
+		if from.Segments() && len(b) != 12+100 {
+			t.Errorf("packet %d has %d bytes", i, len(b))
+		}
+		if !bytes.Equal(b, c.got[len(sizes)+i]) {
+			t.Errorf("packet %d is sent again as %x, was %x", i, c.got[len(sizes)+i], b)
+		}
+	}
+	if calls := from.Stats().Calls; from.Segments() && calls != 2 {
+		t.Errorf("%d system calls, want 2", calls)
 	}
 }
 

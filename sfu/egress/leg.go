@@ -115,7 +115,7 @@ func (l *Leg) Count(s *bandwidth.Sent) { l.sent = s }
 // A Stream is one RTP stream on a leg. The zero value is none; one goroutine at a time.
 type Stream struct {
 	SSRC    uint32
-	Padding bool // packets may be padded: none is ever sent again under its number
+	Once    bool // none of its packets is ever sent again under its number
 	Video   bool // it counts for Leg.Count and may have to wait, for Leg.Limit
 	numbers srtp.Stream
 }
@@ -148,7 +148,11 @@ func (l *Leg) Send(s *Stream, p *Packet) error {
 		return errTooLarge
 	}
 	plain, padding := p.Payload, int(p.Padding)
-	if s.Padding && padding == 0 {
+	switch {
+	case padding > 0:
+	case p.Again:
+		padding = s.padded(p)
+	default:
 		padding = l.fill(n+len(p.Head)+len(plain), int(p.Fill))
 	}
 	if len(p.Head) > 0 || padding > 0 {
@@ -200,6 +204,24 @@ func (l *Leg) fill(size, more int) int {
 	return more
 }
 
+// padded is how many bytes of padding a packet had when it was sent first: what it is told by is remembered, and there are not many ways to pad.
+func (s *Stream) padded(p *Packet) int {
+	seq := binary.BigEndian.Uint16(p.Header[2:])
+	if _, err := s.numbers.Again(seq, p.Header, p.Head, p.Payload); err == nil {
+		return 0
+	}
+	p.Header[0] |= 0x20
+	for n := 1; n <= maxPadding; n++ {
+		tail := make([]byte, n)
+		tail[n-1] = byte(n)
+		if _, err := s.numbers.Again(seq, p.Header, p.Head, p.Payload, tail); err == nil {
+			return n
+		}
+	}
+	p.Header[0] &^= 0x20
+	return 0 // seal refuses it
+}
+
 // number returns the index under which a packet may be sealed.
 func (s *Stream) number(p *Packet, plain []byte) (uint64, error) {
 	seq := binary.BigEndian.Uint16(p.Header[2:])
@@ -207,7 +229,7 @@ func (s *Stream) number(p *Packet, plain []byte) (uint64, error) {
 		return s.numbers.Again(seq, p.Header, plain)
 	}
 	index, err := s.numbers.Next(seq)
-	if err == nil && !s.Padding {
+	if err == nil && !s.Once {
 		s.numbers.Remember(repeatable)
 		s.numbers.Print(index, p.Header, plain)
 	}

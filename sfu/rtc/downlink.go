@@ -79,10 +79,10 @@ func (d *downlink) on() *connection {
 // place ties the downlink to a sender of c.
 func (d *downlink) place(c *connection, sender *webrtc.RTPSender, rtx bool) {
 	video := d.kind == description.Video
-	out := &outlet{media: egress.Stream{SSRC: c.newSSRC(), Padding: rtx, Video: video}}
+	out := &outlet{media: egress.Stream{SSRC: c.newSSRC(), Once: rtx, Video: video}}
 	if rtx {
 		// No wrap soon: a receiver that loses the first packets would miscount the roll-over (RFC 3711 §3.3.1).
-		out.rtx, out.sequence = egress.Stream{SSRC: c.newSSRC(), Padding: true, Video: video}, uint16(rand.Uint32N(1<<15))
+		out.rtx, out.sequence = egress.Stream{SSRC: c.newSSRC(), Once: true, Video: video}, uint16(rand.Uint32N(1<<15))
 	}
 	d.mu.Lock()
 	d.connection, d.sender = c, sender
@@ -114,7 +114,7 @@ func (d *downlink) negotiated(w wire) {
 		d.rtx.Store(false)
 		w.transport = 0
 		if out := d.streams.Load(); out != nil && d.wire.Load() == nil {
-			out.media.Padding = false // what is sent again must be what was sent before
+			out.media.Once = false // what is sent again must be what was sent before
 		}
 	}
 	if c := d.on(); c != nil && d.kind == description.Video {

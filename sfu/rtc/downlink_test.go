@@ -52,9 +52,9 @@ func wired(t testing.TB, w wire) *sent {
 	s.leg.SetPath(&egress.Path{Write: s.take})
 	s.downlink = newDownlink(nil, s.leg, DownlinkOptions{TrackID: "TR_V", StreamID: "PA|TR_V", Mime: "video/VP8"})
 	s.leg.Turn(func() { s.leg.Count(&s.counted) })
-	out := &outlet{media: egress.Stream{SSRC: 1111, Padding: w.rtx != 0, Video: true}}
+	out := &outlet{media: egress.Stream{SSRC: 1111, Once: w.rtx != 0, Video: true}}
 	if w.rtx != 0 {
-		out.rtx = egress.Stream{SSRC: 2222, Padding: true, Video: true}
+		out.rtx = egress.Stream{SSRC: 2222, Once: true, Video: true}
 		s.rtx.Store(true)
 	}
 	s.streams.Store(out)

@@ -30,6 +30,7 @@ type loop struct {
 	home  int
 	poll  *udp.Poll[*source]
 	ready []*source
+	pace  pace
 
 	clients udp.Inbox // what clients send, in packets
 	packets [udp.BatchSize]*packet.Packet
@@ -82,6 +83,7 @@ func (l *loop) relayLoop() {
 			in.Taken(l.home)
 		}
 		clear(l.met)
+		l.poll.Rest(l.pace.rest(now))
 	}
 }
 
@@ -126,6 +128,7 @@ func (l *loop) fromClients(s *source, now time.Time) {
 		return // empty, or closed
 	}
 	n := l.clients.Len()
+	l.pace.came += n
 	if n == udp.BatchSize {
 		l.poll.Again(s)
 	}
@@ -269,6 +272,7 @@ func (l *loop) fromPeers(s *source) {
 		return
 	}
 	n := l.senders.Len()
+	l.pace.came += n
 	if n == udp.BatchSize {
 		l.poll.Again(s)
 	}

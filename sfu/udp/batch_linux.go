@@ -219,6 +219,7 @@ type outbox struct {
 	sent     int
 	errno    unix.Errno
 	write    func(fd uintptr) bool
+	one      func(fd uintptr) bool // for a single datagram there is less to copy by sendto
 }
 
 func (f *outbox) open(o *Outbox) {
@@ -226,6 +227,28 @@ func (f *outbox) open(o *Outbox) {
 		f.sent, f.errno = o.socket.fast.sendmmsg(fd, f.pending)
 		return f.errno != unix.EAGAIN
 	}
+	f.one = func(fd uintptr) bool {
+		to, b := o.runs[0].to, o.datagrams[0].body
+		at, size := unsafe.Pointer(&to.name.four), unix.SizeofSockaddrInet4
+		if o.socket.fast.six {
+			at, size = unsafe.Pointer(&to.name.six), unix.SizeofSockaddrInet6
+		}
+		_, _, f.errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT,
+			uintptr(at), uintptr(size))
+		return f.errno != unix.EAGAIN
+	}
+}
+
+// flushOne sends the only datagram.
+func (o *Outbox) flushOne() {
+	s := o.socket
+	err := s.fast.raw.Write(o.fast.one)
+	s.counter.calls.Add(1)
+	if err != nil || o.fast.errno != 0 {
+		s.counter.lost.Add(1)
+		return
+	}
+	s.counter.sent.Add(1)
 }
 
 // sendmmsg does not wait either.
@@ -236,6 +259,10 @@ func sendmmsg(fd uintptr, messages []message) (int, unix.Errno) {
 
 func (o *Outbox) flushBatch() {
 	f := &o.fast
+	if len(o.datagrams) == 1 && o.datagrams[0].before == 0 && o.datagrams[0].after == 0 {
+		o.flushOne()
+		return
+	}
 	f.vectors = f.vectors[:0]
 	for i := range o.runs {
 		r := &o.runs[i]

@@ -292,6 +292,9 @@ func (r *relayService) observe(t *telemetry.Telemetry) {
 			map[string]string{"reason": reason}))
 	}
 	telemetry.Poll(t, r.Stats, metrics...)
+	if r.path != nil {
+		telemetry.Poll(t, r.path.Stats, pathMetrics()...)
+	}
 	telemetry.PollEach(t, "relay_user_bytes", "What the relays that a user has now carried, of the ten with most; users are pseudonyms.", "user", func() map[string]float64 {
 		out := map[string]float64{}
 		for _, u := range r.Stats().Users {
@@ -299,4 +302,16 @@ func (r *relayService) observe(t *telemetry.Telemetry) {
 		}
 		return out
 	})
+}
+
+// pathMetrics are what is dropped below the TURN server.
+func pathMetrics() (all []telemetry.Metric[path.Stats]) {
+	for reason, count := range map[string]func(path.Stats) uint64{
+		"stranger": func(s path.Stats) uint64 { return s.Strangers }, "no_permission": func(s path.Stats) uint64 { return s.Unbound },
+		"forbidden": func(s path.Stats) uint64 { return s.Forbidden }, "bitrate": func(s path.Stats) uint64 { return s.Capped },
+		"slow_client": func(s path.Stats) uint64 { return s.Slow }, "requests": func(s path.Stats) uint64 { return s.Control },
+	} {
+		all = append(all, labelled(counter("relay_dropped_total", "Datagrams that the relay did not carry, by reason.", count), map[string]string{"reason": reason}))
+	}
+	return all
 }

@@ -74,7 +74,8 @@ func TestServesRelay(t *testing.T) {
 	if left := time.Until(time.Unix(seconds, 0)); err != nil || left < 50*time.Minute || left > time.Hour || user != "join:"+first.GetJoin().GetParticipant().GetSid() {
 		t.Errorf("username %q", servers[0].GetUsername())
 	}
-	if _, metrics := request(t, "GET", s.admin+"/metrics"); !strings.Contains(metrics, `callserver_relay_allocations{kind="join"} 0`) || !strings.Contains(metrics, `callserver_relay_refused_total{reason="peer_port"} 0`) {
+	if _, metrics := request(t, "GET", s.admin+"/metrics"); !strings.Contains(metrics, `callserver_relay_allocations{kind="join"} 0`) || !strings.Contains(metrics, `callserver_relay_refused_total{reason="peer_port"} 0`) ||
+		!strings.Contains(metrics, `callserver_relay_dropped_total{reason="no_permission"} 0`) {
 		t.Error("metrics lack the relay")
 	}
 }

@@ -38,13 +38,21 @@ func credentials(name string) (user, password string) {
 	return user, base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// allocate opens a socket, and an allocation with a channel.
-func allocate(server netip.AddrPort, user, password string, peer netip.AddrPort) (*client, error) {
+// newClient opens a socket.
+func newClient(server netip.AddrPort, user string) (*client, error) {
 	socket, err := listenBare("127.0.0.1", 1<<20)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{socket: socket, server: udp.NewDestination(server), user: user}
+	return &client{socket: socket, server: udp.NewDestination(server), user: user}, nil
+}
+
+// allocate opens a socket, and an allocation with a channel.
+func allocate(server netip.AddrPort, user, password string, peer netip.AddrPort) (*client, error) {
+	c, err := newClient(server, user)
+	if err != nil {
+		return nil, err
+	}
 	answer, err := c.ask(stun.MethodAllocate, attribute(stun.AttrRequestedTransport, 17, 0, 0, 0))
 	if err != nil {
 		return nil, err
@@ -106,7 +114,7 @@ func (c *client) ask(method stun.Method, with ...stun.Setter) (*stun.Message, er
 		if _, err := c.socket.WriteToAddrPort(m.Raw, c.server.Addr()); err != nil {
 			return nil, err
 		}
-		for until := time.Now().Add(250 * time.Millisecond); time.Now().Before(until); time.Sleep(100 * time.Microsecond) {
+		for until := time.Now().Add(250 * time.Millisecond); time.Now().Before(until); {
 			if c.socket.Receive(inbox, nil) != nil {
 				continue
 			}

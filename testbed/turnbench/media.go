@@ -15,13 +15,15 @@ import (
 	"callserver/turn/path"
 
 	"github.com/pion/logging"
+	"golang.org/x/sys/unix"
 )
 
 // A command is what the generator asks of a process with media ports; it answers each with a reply, on one line.
 type command struct {
-	Attach []netip.AddrPort `json:",omitempty"` // take media from there
-	Send   *sending         `json:",omitempty"` // and answer when done
-	Reset  bool             `json:",omitempty"` // count from here
+	Attach  []netip.AddrPort `json:",omitempty"` // take media from there
+	Send    *sending         `json:",omitempty"` // and answer when done
+	Reset   bool             `json:",omitempty"` // count from here
+	Forward *forwarding      `json:",omitempty"` // of the server without TURN
 }
 
 // sending is packets to so many of the attached addresses.
@@ -38,72 +40,55 @@ type reply struct {
 	Sent        int
 	Received    int
 	P99         time.Duration
-	Drops       path.Stats
+	Relayed     []netip.AddrPort // of the server without TURN, by client
 }
 
 // sink is the media server: it takes packets, and sends some, without looking into them.
 type sink struct {
-	ports    *port.Ports
-	routes   []*port.Route
-	received atomic.Int64
-	ages     samples // of the one goroutine that receives
+	ports     *port.Ports
+	forwarder *forwarder // in place of ports
+	routes    []*port.Route
+	received  atomic.Int64
+	ages      samples // of the one goroutine that receives
 }
 
 // Receive implements port.Receiver.
-func (s *sink) Receive(p *packet.Packet, n int, now time.Time) {
+func (s *sink) Receive(p *packet.Packet, n int, _ time.Time) {
 	if k := s.received.Add(1); k%sampled == 0 {
-		if d, ok := age(p.Buffer()[:n], now); ok {
+		if d, ok := age(p.Buffer()[:n], time.Now()); ok {
 			s.ages.add(d)
 		}
 	}
 	p.Release()
 }
 
-// serve is a process with media ports, and a relay if it is ours.
-func serve(withRelay bool) error {
+// serve is a process with media ports, and a relay if it is ours; or one that only forwards.
+func serve(mode string) error {
+	out := json.NewEncoder(os.Stdout)
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 1<<20)
 	s := &sink{}
-	loopback := netip.MustParseAddr("127.0.0.1")
+	var r reply
 	var err error
-	s.ports, err = port.Open(port.Options{TCP: -1, Listen: []netip.Addr{loopback}, Loopback: true, Log: logging.NewDefaultLoggerFactory()})
+	if mode == bare {
+		s.forwarder, err = newForwarder(&r)
+	} else {
+		err = s.open(mode == "relay", &r)
+	}
 	if err != nil {
 		return err
 	}
-	r := reply{Media: netip.AddrPortFrom(loopback, uint16(s.ports.UDPPort))}
-	var way *path.Path
-	if withRelay {
-		if way, err = relay(s.ports, &r); err != nil {
-			return err
-		}
-	}
-	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(r); err != nil {
 		return err
 	}
-	in := bufio.NewScanner(os.Stdin)
-	in.Buffer(nil, 1<<20)
 	for in.Scan() {
 		var c command
 		if err := json.Unmarshal(in.Bytes(), &c); err != nil {
 			return err
 		}
-		r := reply{}
-		for _, a := range c.Attach {
-			route, err := s.ports.Attach(port.Link{Local: loopback, Remote: a}, true, s)
-			if err != nil {
-				return err
-			}
-			s.routes = append(s.routes, route)
-		}
-		if c.Send != nil {
-			r.Sent = s.send(c.Send)
-		}
-		r.Received, r.P99 = int(s.received.Load()), s.ages.p99()
-		if way != nil {
-			r.Drops = way.Stats()
-		}
-		if c.Reset {
-			s.received.Store(0)
-			s.ages.reset()
+		r, err := s.do(c)
+		if err != nil {
+			return err
 		}
 		if err := out.Encode(r); err != nil {
 			return err
@@ -112,17 +97,60 @@ func serve(withRelay bool) error {
 	return in.Err()
 }
 
-// send sends at a rate, in steps of a millisecond.
+// open opens the media ports, and the relay.
+func (s *sink) open(withRelay bool, r *reply) (err error) {
+	s.ports, err = port.Open(port.Options{TCP: -1, Listen: []netip.Addr{loopback}, Loopback: true, Log: logging.NewDefaultLoggerFactory()})
+	if err != nil {
+		return err
+	}
+	r.Media = netip.AddrPortFrom(loopback, uint16(s.ports.UDPPort))
+	if withRelay {
+		err = relay(s.ports, r)
+	}
+	return err
+}
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// do obeys a command.
+func (s *sink) do(c command) (r reply, err error) {
+	for _, a := range c.Attach {
+		route, err := s.ports.Attach(port.Link{Local: loopback, Remote: a}, true, s)
+		if err != nil {
+			return r, err
+		}
+		s.routes = append(s.routes, route)
+	}
+	if c.Send != nil {
+		r.Sent = s.send(c.Send)
+	}
+	if c.Forward != nil {
+		if r.Relayed, err = s.forwarder.open(c.Forward); err != nil {
+			return r, err
+		}
+	}
+	r.Received, r.P99 = int(s.received.Load()), s.ages.p99()
+	if c.Reset {
+		s.received.Store(0)
+		s.ages.reset()
+	}
+	return r, nil
+}
+
+// sendStep is how long it is between two looks at what is due. Go's own timers would make it a millisecond or two, and a burst of hundreds.
+var sendStep = unix.NsecToTimespec(int64(250 * time.Microsecond))
+
+// send sends at a rate, in steps.
 func (s *sink) send(o *sending) int {
 	boxes := map[*udp.Socket]*udp.Outbox{}
 	buffers := make([][]byte, 4096)
 	for i := range buffers {
 		buffers[i] = make([]byte, o.Size)
 	}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
 	sent, next, start := 0, 0, time.Now()
-	for now := range tick.C {
+	for {
+		_ = unix.Nanosleep(&sendStep, nil) // or shorter, if interrupted
+		now := time.Now()
 		if now.Sub(start) > o.For {
 			return sent
 		}
@@ -146,11 +174,10 @@ func (s *sink) send(o *sending) int {
 			box.Flush()
 		}
 	}
-	return sent
 }
 
 // relay serves TURN on loopback.
-func relay(ports *port.Ports, into *reply) (*path.Path, error) {
+func relay(ports *port.Ports, into *reply) error {
 	media := into.Media
 	way, err := path.New(path.Options{Media: func(to netip.AddrPort) path.Intake {
 		if in := ports.Intake(to); in != nil {
@@ -159,7 +186,7 @@ func relay(ports *port.Ports, into *reply) (*path.Path, error) {
 		return nil
 	}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r, err := turn.New(turn.Options{
 		Places:  func() []turn.Place { return []turn.Place{{Public: media, Local: media}} },
@@ -170,10 +197,10 @@ func relay(ports *port.Ports, into *reply) (*path.Path, error) {
 		Path: way,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	into.TURN, err = r.ListenUDP(netip.AddrPortFrom(media.Addr(), 0))
 	c := r.Credential("PA_bench", time.Now())
 	into.User, into.Password = c.Username, c.Password
-	return way, err
+	return err
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -57,7 +58,7 @@ func (s *server) startOurs(ctx context.Context, mode string, environment ...stri
 	if err != nil {
 		return err
 	}
-	c := exec.CommandContext(ctx, "taskset", "-c", serverCore, self, mode)
+	c := exec.CommandContext(ctx, "taskset", "-c", strconv.Itoa(serverCore), self, mode)
 	c.Stderr = os.Stderr
 	c.Env = append(os.Environ(), environment...)
 	in, err := c.StdinPipe()
@@ -89,7 +90,7 @@ func (s *server) startCoturn(ctx context.Context) error {
 		return err
 	}
 	s.turn = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
-	c := exec.CommandContext(ctx, "taskset", "-c", serverCore, "turnserver", "-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1",
+	c := exec.CommandContext(ctx, "taskset", "-c", strconv.Itoa(serverCore), "turnserver", "-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1",
 		"--listening-port="+strconv.Itoa(int(port)), "--min-port=20000", "--max-port=32000", "--realm=bench", "--use-auth-secret", "--static-auth-secret="+secret,
 		"--allow-loopback-peers", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--no-stdout-log", "--log-file=/dev/null", "--pidfile=/dev/null",
 		"--no-software-attribute", "--relay-threads="+coturnThreads)
@@ -115,11 +116,14 @@ func freePort() (uint16, error) {
 func start(ctx context.Context, name string) (*server, error) {
 	s := &server{name: name}
 	var err error
-	if name == "coturn" {
+	switch name {
+	case coturn:
 		if err = s.startOurs(ctx, "media"); err == nil {
 			err = s.startCoturn(ctx)
 		}
-	} else {
+	case bare:
+		err = s.startOurs(ctx, bare)
+	default:
 		err = s.startOurs(ctx, "relay")
 	}
 	if err != nil {
@@ -137,28 +141,54 @@ func (s *server) stop() {
 	}
 }
 
-// cpu is what the processes have used, to the nanosecond.
+// cpu is what the processes have used, to the nanosecond, and what the kernel has carried on their core for them: it does so in their own time, and from a
+// thread of its own where that takes long.
 func (s *server) cpu() (time.Duration, error) {
-	var sum time.Duration
+	sum := softIRQ(serverCore)
 	for _, c := range s.processes {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.Process.Pid))
 		if err != nil || len(tasks) == 0 {
 			return 0, errors.Join(errors.New("a server has ended"), err)
 		}
 		for _, name := range tasks {
-			raw, err := os.ReadFile(name)
-			if err != nil {
-				continue
-			}
-			ns, err := strconv.ParseInt(strings.Fields(string(raw))[0], 10, 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += time.Duration(ns)
+			sum += ran(name)
 		}
 	}
 	return sum, nil
 }
+
+// ran is how long a task has run, 0 if there is none.
+func ran(schedstat string) time.Duration {
+	raw, err := os.ReadFile(schedstat)
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(raw), " ")
+	ns, err := strconv.ParseInt(first, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(ns)
+}
+
+// softIRQ is how long the kernel's thread has run that carries packets sent on a core.
+func softIRQ(core int) time.Duration {
+	return ran(fmt.Sprintf("/proc/%d/schedstat", softIRQs()[core]))
+}
+
+// softIRQs are the processes of those threads, by core; 0 where there is none to be seen.
+var softIRQs = sync.OnceValue(func() (found [generatorCore + 1]int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, name := range all {
+		raw, _ := os.ReadFile(name)
+		for core := range found {
+			if strings.TrimSpace(string(raw)) == fmt.Sprintf("ksoftirqd/%d", core) {
+				found[core], _ = strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			}
+		}
+	}
+	return found
+})
 
 // resident is the memory of the relay, in bytes.
 func (s *server) resident() (int64, error) {
@@ -175,7 +205,7 @@ func cores() (sum time.Duration) {
 	raw, _ := os.ReadFile("/proc/stat") // none: nobody else is noticed
 	for line := range strings.Lines(string(raw)) {
 		fields := strings.Fields(line)
-		if len(fields) < 9 || fields[0] != "cpu"+serverCore && fields[0] != "cpu"+strconv.Itoa(generatorCore) {
+		if len(fields) < 9 || fields[0] != "cpu"+strconv.Itoa(serverCore) && fields[0] != "cpu"+strconv.Itoa(generatorCore) {
 			continue
 		}
 		for i, field := range fields[1:9] {
@@ -188,9 +218,9 @@ func cores() (sum time.Duration) {
 	return sum
 }
 
-// self is how long this process has worked.
+// self is how long this process has worked, and the kernel for it.
 func self() time.Duration {
 	var r syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r) // fails for wrong arguments only
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	return softIRQ(generatorCore) + time.Duration(r.Utime.Nano()+r.Stime.Nano())
 }

@@ -57,3 +57,14 @@ func BenchmarkSingle(b *testing.B) {
 		from.sendOne(d, data)
 	}
 }
+
+// BenchmarkAlone is a flush of one datagram.
+func BenchmarkAlone(b *testing.B) {
+	from, to := listen(b, loopback, Options{}), listen(b, loopback, Options{})
+	o, d, data := from.NewOutbox(), NewDestination(addrOf(to)), make([]byte, 1200)
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Add(d, data)
+		o.Flush()
+	}
+}

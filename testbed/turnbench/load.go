@@ -218,7 +218,7 @@ func (g *ground) run(l load, for_ time.Duration) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	busy, own, begin := cores(), self(), time.Now()
+	rested, own, begin := idle(), self(), time.Now()
 	sent, err := g.carry(l, for_)
 	if err != nil {
 		return result{}, err
@@ -228,7 +228,7 @@ func (g *ground) run(l load, for_ time.Duration) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	others := cores() - busy - (self() - own) - (after - before)
+	others := 2*took - (idle() - rested) - (self() - own) - (after - before)
 	r := result{cores: (after - before).Seconds() / for_.Seconds(), p99: g.ages.p99()}
 	got, wanted := g.received, float64(l.rate)*for_.Seconds()
 	switch {

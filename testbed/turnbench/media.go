@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"callserver/sfu/packet"
 	"callserver/sfu/rtc/port"
@@ -137,7 +138,8 @@ func (s *sink) do(c command) (r reply, err error) {
 	return r, nil
 }
 
-// sendStep is how long it is between two looks at what is due. Go's own timers would make it a millisecond or two, and a burst of hundreds.
+// sendStep is how long it is between two looks at what is due. Go's own timers would make it a millisecond or two, and a burst of hundreds; so the system's are
+// used, and the scheduler is not told, which would wake its watchdog thread each time.
 var sendStep = unix.NsecToTimespec(int64(250 * time.Microsecond))
 
 // send sends at a rate, in steps.
@@ -149,7 +151,7 @@ func (s *sink) send(o *sending) int {
 	}
 	sent, next, start := 0, 0, time.Now()
 	for {
-		_ = unix.Nanosleep(&sendStep, nil) // or shorter, if interrupted
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&sendStep)), 0, 0) // or shorter, if interrupted
 		now := time.Now()
 		if now.Sub(start) > o.For {
 			return sent

@@ -42,7 +42,7 @@ suite_web() {
 suite_page() { prepare_browsers && node --test-reporter=spec testbed/page/test.mjs; }
 suite_homeservers() {
 	prepare_homeservers && node --test-reporter=spec testbed/homeservers/test.mjs &&
-		node --test --test-concurrency=1 --test-reporter=spec testbed/homeservers/{connection,membership,bot,sealed,mediakeys,setup,hosted}.mjs
+		node --test --test-concurrency=2 --test-reporter=spec testbed/homeservers/{connection,membership,bot,sealed,mediakeys,setup,hosted}.mjs
 }
 suite_elementcall() {
 	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs &&

@@ -3,6 +3,7 @@ package signalling
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -283,13 +284,12 @@ func TestLegLoss(t *testing.T) {
 		r.call(false)
 		r.connected()
 		w.wait("sound", func() bool { return r.hears(alice) })
-		n := 0
+		var n atomic.Int64
 		w.net.Drop(func(b []byte, from, _ string) bool {
 			if from != "10.0.0.1:7881" || len(b) < 12 || b[0]>>6 != 2 || b[1]&0x7f >= 64 && b[1]&0x7f < 96 {
 				return false
 			}
-			n++
-			return n%10 == 0
+			return n.Add(1)%10 == 0
 		})
 		var got []*rtp.Packet
 		cam := alice.sources[sfu.Camera]
@@ -305,8 +305,8 @@ func TestLegLoss(t *testing.T) {
 		for _, p := range got {
 			seen[p.SequenceNumber] = true
 		}
-		if len(seen) < 195 || n < 200 {
-			t.Errorf("%d of 200 packets arrived, %d passed the network", len(seen), n)
+		if len(seen) < 195 || n.Load() < 200 {
+			t.Errorf("%d of 200 packets arrived, %d passed the network", len(seen), n.Load())
 		}
 	})
 }

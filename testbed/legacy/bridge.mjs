@@ -125,27 +125,30 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
       }
     }
 
-    test("through callserver's own TURN alone, and under the bot's name: who calls the bot is in the room's call", async () => {
+    test("through callserver's own TURN alone, and under the bot's name: who calls the bot is in the room's call", async (t) => {
       await meet(room);
       const relayed = await LegacyClient.open(browser, carol, { relay: true, logs });
+      t.after(async () => {
+        await relayed.report("relay");
+        await relayed.close();
+      });
       await relayed.place({ room });
       await relayed.becomes("connected");
       await expectAll([call, other], forCarol, relayed);
       await expectMembers(alice, room, [alice, bob, bot]);
       const { path } = await relayed.media();
       assert.deepEqual([path.local, path.url, path.port], ["relay", stack.relay.uris[0], stack.ports.udp], JSON.stringify(path));
-      const metrics = await (await fetch(`${stack.adminURL}/metrics`)).text();
-      for (const direction of ["up", "down"]) {
-        const [, packets] = new RegExp(`^callserver_relay_packets_total\\{direction="${direction}",kind="homeserver"\\} (\\d+)$`, "m").exec(metrics);
-        assert.ok(packets > 100, `${packets} packets were relayed ${direction}`);
-      }
+      await eventually("over a hundred packets are relayed each way", PATIENCE_MS, async (seen) => {
+        const metrics = await (await fetch(`${stack.adminURL}/metrics`)).text();
+        const packets = ["up", "down"].map((way) => Number(new RegExp(`^callserver_relay_packets_total\\{direction="${way}",kind="homeserver"\\} (\\d+)$`, "m").exec(metrics)?.[1]));
+        seen(packets);
+        return packets.every((count) => count > 100) || undefined;
+      });
       assert.match(await command(alice, room, `!call kick ${carol.id}`), /^Removed from the call: /);
       await relayed.becomes("ended");
       for (const page of [call, other]) await expectTiles(page, [call, other]);
       await expectMembers(alice, room, [alice, bob]);
       await expectName(alice, room, bot, ownName);
-      await relayed.report("relay");
-      await relayed.close();
     });
 
     test("under the own name once agreed; all three hear and see each other", async () => {

@@ -24,6 +24,7 @@ import (
 const (
 	inboxSize    = 64               // events waiting for one call; beyond it the call ends
 	prepareTime  = 20 * time.Second // until it is known what becomes of a call
+	hangUpTime   = time.Second      // in which a hang-up that was heard is dealt with
 	farewellTime = 4 * time.Second  // for hanging up when this server goes
 	clearTime    = 30 * time.Second // for clearing up after a call
 	sendTries    = 5
@@ -32,7 +33,7 @@ const (
 )
 
 // A conversation is one call, from its invitation to its end: its state machine, its media, and its member of the room's
-// call. It belongs to its goroutine, but for id, room, caller and tell.
+// call. It belongs to its goroutine, but for id, room, caller, ends, gone and tell.
 type conversation struct {
 	board  *Switchboard
 	hs     *homeserver.Homeserver
@@ -42,6 +43,8 @@ type conversation struct {
 	inbox  chan any  // call.Message or hint
 	full   atomic.Bool
 	over   chan struct{} // capacity 1: the inbox was full
+	ends   chan struct{} // closed: it is over, but for what it leaves behind
+	gone   chan struct{} // closed: nothing is left of it
 	log    *slog.Logger
 
 	heard      time.Time    // when it began
@@ -83,7 +86,7 @@ type conversation struct {
 func (s *Switchboard) newConversation(h *homeserver.Homeserver, room id.RoomID, callID string, caller id.UserID) *conversation {
 	return &conversation{
 		board: s, hs: h, room: room, id: callID, caller: caller, inbox: make(chan any, inboxSize), over: make(chan struct{}, 1), declared: make(chan declared, 1), handed: make(chan any, keyQueue),
-		names: map[id.UserID]string{}, log: s.log.With("matrix_room", room, "call", callID), heard: s.now(),
+		ends: make(chan struct{}), gone: make(chan struct{}), names: map[id.UserID]string{}, log: s.log.With("matrix_room", room, "call", callID), heard: s.now(),
 	}
 }
 
@@ -104,6 +107,7 @@ func (c *conversation) callLoop(ctx context.Context) {
 	defer c.board.end(c)
 	defer c.board.rescue(c.room)
 	defer c.finish(ctx)
+	defer close(c.ends)
 	if !c.begin(ctx) {
 		return
 	}

@@ -27,14 +27,15 @@ type plan struct {
 	encrypted bool
 	bot       bool // is in the room
 	outgoing  bool
-	placed    bool          // it is outgoing, and known for whom
-	busy      bool          // it is turned away
-	rings     bool          // the caller is declared before it is answered, and then the other is rung
-	atOnce    bool          // answered whatever else: it takes the place of another that crossed it
-	crossed   *conversation // of ours, with the smaller id: it lives if the client knows that rule
-	other     id.UserID     // at the other side of a room for two, in MatrixRTC
-	ring      id.EventID    // of the other, by us or to us
-	gives     time.Time     // when it is given up; zero means never
+	placed    bool            // it is outgoing, and known for whom
+	busy      bool            // it is turned away
+	rings     bool            // the caller is declared before it is answered, and then the other is rung
+	atOnce    bool            // answered whatever else: it takes the place of another that crossed it
+	former    []*conversation // of the same caller here: this one is turned away unless they are over
+	crossed   *conversation   // of ours, with the smaller id: it lives if the client knows that rule
+	other     id.UserID       // at the other side of a room for two, in MatrixRTC
+	ring      id.EventID      // of the other, by us or to us
+	gives     time.Time       // when it is given up; zero means never
 }
 
 // invited makes a conversation of an invitation, or nothing if that cannot be.
@@ -65,7 +66,7 @@ func (s *Switchboard) meet(c *conversation) {
 		switch {
 		case other.caller != c.caller:
 		case !other.plan.outgoing || !other.unanswered.Load():
-			c.plan.busy = true
+			c.plan.former = append(c.plan.former, other)
 		case other.placed.Load() && other.id < c.id:
 			c.plan.crossed = other
 		default:
@@ -77,6 +78,7 @@ func (s *Switchboard) meet(c *conversation) {
 
 // begin finds out what is to become of a call. It reports false if nothing is.
 func (c *conversation) begin(ctx context.Context) bool {
+	c.plan.busy = !c.outlasts(ctx)
 	prepare, cancel := context.WithTimeout(ctx, prepareTime)
 	defer cancel()
 	began := c.board.now()
@@ -108,6 +110,28 @@ func (c *conversation) begin(ctx context.Context) bool {
 		c.declare(ctx)
 	}
 	c.log.Info("call begins", "caller", c.caller, "room_for_two", c.plan.other != "", "outgoing", c.plan.outgoing, "as", c.plan.place.User, "prepared", c.board.now().Sub(began))
+	return true
+}
+
+// outlasts waits for the end of former calls, and reports whether there was one. Whoever hangs up and calls again at once has no other call; but the
+// member that the former one was may be this one's.
+func (c *conversation) outlasts(ctx context.Context) bool {
+	bounded, cancel := context.WithTimeout(ctx, hangUpTime)
+	defer cancel()
+	for _, former := range c.plan.former {
+		select {
+		case <-former.ends:
+		case <-bounded.Done():
+			return false
+		}
+	}
+	for _, former := range c.plan.former {
+		select {
+		case <-former.gone: // which takes clearTime at most
+		case <-ctx.Done():
+			return false
+		}
+	}
 	return true
 }
 

@@ -315,6 +315,7 @@ func (s *Switchboard) claim(c *conversation, user id.UserID) bool {
 
 // end forgets a call.
 func (s *Switchboard) end(c *conversation) {
+	defer close(c.gone)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	calls := s.calls[c.room]

@@ -156,6 +156,32 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// Who hangs up and calls again at once is not busy: the new call begins when nothing is left of the old one, whose member it might be.
+func TestCallsAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	w.agree(bob)
+	w.push(invites(many, "c1"))
+	w.next(many, "m.call.answer", 0)
+	w.leg(0).says(signalling.Connected{})
+	w.next(many, member.TypeState, 0)
+	w.push(says(many, "hangup", "c1", ""), invites(many, "c2"))
+	if got := w.next(many, "m.call.answer", 1); got.content["call_id"] != "c2" {
+		t.Errorf("got %+v", got)
+	}
+	w.leg(1).says(signalling.Connected{})
+	var devices []any
+	w.next(many, member.TypeState, 2)
+	for _, s := range w.sentTo(many, member.TypeState) {
+		devices = append(devices, s.content["device_id"] != nil)
+	}
+	if want := []any{true, false, true}; !slices.Equal(devices, want) {
+		t.Errorf("memberships declared or taken back: %v, want %v", devices, want)
+	}
+	if n := len(w.sentTo(many, "m.call.reject")); n != 0 {
+		t.Errorf("%d calls rejected", n)
+	}
+}
+
 // A room whose requests hang holds up nobody else, and a call that is flooded meanwhile ends alone.
 func TestSlowRoom(t *testing.T) {
 	hang := make(chan struct{})

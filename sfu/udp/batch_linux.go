@@ -170,7 +170,17 @@ func (f *inbox) from(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), networkOrder(a.Port))
 }
 
-// single is what sending one datagram needs. The scheduler is not told here either.
+// sendto sends one datagram and does not wait. The scheduler is not told here either.
+func sendto(fd uintptr, b []byte, to *name, six bool) unix.Errno {
+	at, size := unsafe.Pointer(&to.four), unix.SizeofSockaddrInet4
+	if six {
+		at, size = unsafe.Pointer(&to.six), unix.SizeofSockaddrInet6
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(at), uintptr(size))
+	return errno
+}
+
+// single is what sending one datagram needs.
 type single struct {
 	name  name
 	six   bool
@@ -182,12 +192,7 @@ type single struct {
 var singles = sync.Pool{New: func() any {
 	o := &single{}
 	o.write = func(fd uintptr) bool {
-		to, size := unsafe.Pointer(&o.name.four), unix.SizeofSockaddrInet4
-		if o.six {
-			to, size = unsafe.Pointer(&o.name.six), unix.SizeofSockaddrInet6
-		}
-		_, _, o.errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.b))), uintptr(len(o.b)), unix.MSG_DONTWAIT,
-			uintptr(to), uintptr(size))
+		o.errno = sendto(fd, o.b, &o.name, o.six)
 		return o.errno != unix.EAGAIN
 	}
 	return o
@@ -228,13 +233,7 @@ func (f *outbox) open(o *Outbox) {
 		return f.errno != unix.EAGAIN
 	}
 	f.one = func(fd uintptr) bool {
-		to, b := o.runs[0].to, o.datagrams[0].body
-		at, size := unsafe.Pointer(&to.name.four), unix.SizeofSockaddrInet4
-		if o.socket.fast.six {
-			at, size = unsafe.Pointer(&to.name.six), unix.SizeofSockaddrInet6
-		}
-		_, _, f.errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT,
-			uintptr(at), uintptr(size))
+		f.errno = sendto(fd, o.datagrams[0].body, &o.runs[0].to.name, o.socket.fast.six)
 		return f.errno != unix.EAGAIN
 	}
 }

@@ -72,6 +72,7 @@ var allowed = map[string][]string{
 	"internal/telemetry":          {},
 	"internal/arch":               {},
 	"internal/testnet/realserver": {"signalling/homeserver"},
+	"internal/testnet/fakeserver": {"signalling/homeserver"},
 	"internal/testnet/pebble":     {},
 	"internal/testnet":            {"sfu", "sfu/forward", "sfu/packet", "sfu/codec", "signalling", "signalling/token"},
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/internal/testnet/fakeserver"
 	"callserver/sfu"
 	"callserver/signalling"
 	"callserver/signalling/homeserver"
@@ -209,30 +210,6 @@ func (w *world) standing(_ context.Context, p standing.Place) (standing.Finding,
 	return f, nil
 }
 
-func connect(t *testing.T, m *matrix, registrations ...*homeserver.Registration) (*homeserver.Homeserver, []*homeserver.Registration) {
-	t.Helper()
-	s := httptest.NewServer(m)
-	t.Cleanup(s.Close)
-	o := homeserver.Options{ServerName: "example.org", ClientAPI: s.URL}
-	for _, r := range registrations {
-		text, err := r.YAML()
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Registrations = append(o.Registrations, parsed)
-	}
-	h, err := homeserver.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
-	return h, o.Registrations
-}
-
 // newWorld starts a bot that is in the room with alice and bob. Wide adds the registration that acts for everybody.
 func newWorld(t *testing.T, wide bool, change func(*Options)) *world {
 	t.Helper()
@@ -244,7 +221,7 @@ func newWorld(t *testing.T, wide bool, change func(*Options)) *world {
 	if wide {
 		registrations = append(registrations, homeserver.WideRegistration("example.org"))
 	}
-	w.hs, registrations = connect(t, w.matrix, registrations...)
+	w.hs, registrations = fakeserver.Connect(t, w.matrix, registrations...)
 	w.narrow = registrations[0]
 	o := Options{
 		Connections: []*homeserver.Homeserver{w.hs}, Sessions: w, Rooms: w.rooms, Standing: w.standing,

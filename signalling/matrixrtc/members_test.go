@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/internal/testnet/fakeserver"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/standing"
 )
@@ -82,25 +83,7 @@ func (m *matrix) looked() []string {
 // withMatrix connects the authoriser's homeserver by the registrations that are given.
 func withMatrix(t *testing.T, m *matrix, registrations ...*homeserver.Registration) (*homeserver.Homeserver, func(*Options)) {
 	t.Helper()
-	s := httptest.NewServer(m)
-	t.Cleanup(s.Close)
-	var parsed []*homeserver.Registration
-	for _, r := range registrations {
-		text, err := r.YAML()
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed = append(parsed, p)
-	}
-	h, err := homeserver.New(homeserver.Options{ServerName: "example.org", ClientAPI: s.URL, Registrations: parsed})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
+	h, _ := fakeserver.Connect(t, m, registrations...)
 	return h, func(o *Options) {
 		o.Homeservers[0].Connection, o.Homeservers[0].Unverified = h, false
 		o.Now = time.Now // the clock of the connection

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"callserver/internal/testnet/fakeserver"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/matrixrtc/leave"
 	"callserver/signalling/matrixrtc/member"
@@ -59,25 +59,7 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func place(t *testing.T, m *matrix) Place {
 	t.Helper()
-	s := httptest.NewServer(m)
-	t.Cleanup(s.Close)
-	o := homeserver.Options{ServerName: "example.org", ClientAPI: s.URL}
-	for _, r := range []*homeserver.Registration{homeserver.NarrowRegistration("example.org", "http://127.0.0.1:7880"), homeserver.WideRegistration("example.org")} {
-		text, err := r.YAML()
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Registrations = append(o.Registrations, parsed)
-	}
-	h, err := homeserver.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
+	h, _ := fakeserver.Connect(t, m, homeserver.NarrowRegistration("example.org", "http://127.0.0.1:7880"), homeserver.WideRegistration("example.org"))
 	return Place{Homeserver: h, Room: room, User: "@bob:example.org", Device: "D", Name: "Bob", Intent: "video"}
 }
 

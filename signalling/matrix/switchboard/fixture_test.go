@@ -17,6 +17,7 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
+	"callserver/internal/testnet/fakeserver"
 	"callserver/sfu"
 	"callserver/signalling"
 	"callserver/signalling/homeserver"
@@ -326,28 +327,10 @@ func newWorld(t *testing.T, change func(*world)) *world {
 	if change != nil {
 		change(w)
 	}
-	server := httptest.NewServer(w.matrix)
-	t.Cleanup(server.Close)
+	hs, registrations := fakeserver.Connect(t, w.matrix, homeserver.NarrowRegistration("example.org", "http://127.0.0.1:7880"), homeserver.WideRegistration("example.org"))
 	t.Cleanup(func() { close(w.matrix.done) })
-	o := homeserver.Options{ServerName: "example.org", ClientAPI: server.URL}
-	for _, r := range []*homeserver.Registration{homeserver.NarrowRegistration("example.org", "http://127.0.0.1:7880"), homeserver.WideRegistration("example.org")} {
-		text, err := r.YAML()
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Registrations = append(o.Registrations, parsed)
-	}
-	w.narrow = o.Registrations[0]
-	hs, err := homeserver.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = hs.Close() })
-	w.hs = hs
+	w.hs, w.narrow = hs, registrations[0]
+	var err error
 	if w.Switchboard, err = New(t.Context(), Options{
 		Connections: []*homeserver.Homeserver{hs}, Media: w, Standin: standin.Rules{Service: service}, Store: w.store,
 	}); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
+	"callserver/internal/testnet/fakeserver"
 	"callserver/signalling/homeserver"
 	"callserver/signalling/token"
 )
@@ -178,25 +178,7 @@ func (m *matrix) looked() []string {
 // connect makes a connection to the homeserver by the registrations that are given.
 func connect(t *testing.T, m *matrix, registrations ...*homeserver.Registration) *homeserver.Homeserver {
 	t.Helper()
-	s := httptest.NewServer(m)
-	t.Cleanup(s.Close)
-	var parsed []*homeserver.Registration
-	for _, r := range registrations {
-		text, err := r.YAML()
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := homeserver.ParseRegistration(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed = append(parsed, p)
-	}
-	h, err := homeserver.New(homeserver.Options{ServerName: "example.org", ClientAPI: s.URL, Registrations: parsed})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close() })
+	h, _ := fakeserver.Connect(t, m, registrations...)
 	return h
 }
 

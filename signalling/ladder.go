@@ -1,6 +1,8 @@
 package signalling
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"callserver/internal/expiring"
@@ -38,6 +40,8 @@ func (s step) String() string { return [...]string{"all ways", "tcp alone", "rel
 //	   ^                        |  (where there is one)     |
 //	   +------------------------+---------------------------+
 //	        not connected by the next negotiation, or after ten minutes
+//
+// The relay is reached by TCP or TLS then, see withoutUDP.
 //
 // Safe for concurrent use.
 type ladder struct {
@@ -104,4 +108,22 @@ func (l *ladder) lost(s stay, w rtc.Way, began, now time.Time) step {
 		l.lower.Put(s, rung{step: next, until: until}, now, until)
 	}
 	return next
+}
+
+// withoutUDP leaves out what clients reach over UDP, unless there is nothing else. Clients prefer a relay over UDP to any other, and where flows of
+// UDP end soon the one to the relay does too, again and again.
+func withoutUDP(servers []ICEServer) []ICEServer {
+	var kept []ICEServer
+	for _, s := range servers {
+		s.URLs = slices.DeleteFunc(slices.Clone(s.URLs), func(url string) bool {
+			return !strings.HasPrefix(url, "turns:") && !strings.HasSuffix(url, "?transport=tcp") // RFC 7065 §3.1
+		})
+		if len(s.URLs) > 0 {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) == 0 {
+		return servers
+	}
+	return kept
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"callserver/sfu/rtc"
 )
 
@@ -50,6 +52,28 @@ func TestLadder(t *testing.T) {
 				if got := l.next(other, after(tc.at)); got != allWays {
 					t.Errorf("with a relay %t: somebody else gets %v", relay, got)
 				}
+			}
+		})
+	}
+}
+
+func TestWithoutUDP(t *testing.T) {
+	server := func(urls ...string) ICEServer { return ICEServer{URLs: urls, Username: "user", Credential: "secret"} }
+	udp, udp6, implied := "turn:192.0.2.1:3478?transport=udp", "turn:[2001:db8::1]:3478?transport=udp", "turn:192.0.2.1"
+	tcp, tls := "turn:192.0.2.1:3478?transport=tcp", "turns:call.example:443?transport=tcp"
+	for _, tc := range []struct {
+		name     string
+		in, want []ICEServer
+	}{
+		{"no relay", nil, nil},
+		{"all ways", []ICEServer{server(udp, tcp, udp6, tls)}, []ICEServer{server(tcp, tls)}},
+		{"TLS by default", []ICEServer{server(implied, "turns:call.example")}, []ICEServer{server("turns:call.example")}},
+		{"one server with UDP alone", []ICEServer{server(udp), server(udp, tls)}, []ICEServer{server(tls)}},
+		{"UDP alone", []ICEServer{server(udp), server(implied)}, []ICEServer{server(udp), server(implied)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, withoutUDP(tc.in)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -60,7 +60,12 @@ func (s *Session) wakeLoop() {
 }
 
 // ICEServers are what the client may use besides our own addresses, with credentials that hold from now on for a while.
-func (s *Session) ICEServers() []ICEServer { return s.ice(s.sid) }
+func (s *Session) ICEServers() []ICEServer {
+	if s.step == relayAlone {
+		return withoutUDP(s.ice(s.sid))
+	}
+	return s.ice(s.sid)
+}
 
 // SID is the participant's id. Safe for concurrent use.
 func (s *Session) SID() sfu.SID { return s.sid }
@@ -233,7 +238,7 @@ func (s *Session) Lost() {
 	}
 }
 
-// Return decides which ways the client is told that comes back. It comes before RelayAlone and Resume.
+// Return decides which ways the client is told that comes back. It comes before RelayAlone, ICEServers and Resume.
 func (s *Session) Return() {
 	s.step = s.ladder.next(stayOf(s.grant), time.Now())
 	s.peer.AvoidUDP(s.step == tcpAlone)

@@ -2,6 +2,7 @@ package livekit
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,12 +51,17 @@ func wired(t *testing.T, n *node) *cable {
 	return c
 }
 
+const (
+	relayOverUDP = "turn:127.0.0.1:9?transport=udp"
+	relayOverTCP = "turn:127.0.0.1:9?transport=tcp"
+)
+
 // watchful makes a node notice soon that media is silent, and late that it is dead.
 func watchful(o *nodeOptions) {
 	o.rtc.ICEKeepalive, o.rtc.ICEDisconnected, o.rtc.ICEFailed = 100*time.Millisecond, 500*time.Millisecond, time.Minute
 	o.rtc.TCPPort = 0
 	o.ice = func(sfu.SID) []signalling.ICEServer {
-		return []signalling.ICEServer{{URLs: []string{"turn:127.0.0.1:9"}}}
+		return []signalling.ICEServer{{URLs: []string{relayOverUDP, relayOverTCP}}}
 	}
 }
 
@@ -64,7 +70,7 @@ func forced(m *livekit.ReconnectResponse) bool {
 }
 
 // A client whose media goes silent while it is heard resumes at once, and over TCP, since UDP did not last; where that does not connect, by the relay
-// alone, and where that does not either, as at first.
+// alone, which it is told to reach without UDP, and where that does not either, as at first.
 func TestSilence(t *testing.T) {
 	n := newNode(t, watchful)
 	c := wired(t, n)
@@ -98,8 +104,12 @@ func TestSilence(t *testing.T) {
 
 	for _, want := range []bool{true, false} { // it has no TCP, and no relay answers
 		alice.drop()
-		if first := alice.resume().GetReconnect(); first == nil || forced(first) != want {
-			t.Errorf("first message %v, want the relay alone: %t", first, want)
+		first := alice.resume().GetReconnect()
+		if first == nil || forced(first) != want {
+			t.Fatalf("first message %v, want the relay alone: %t", first, want)
+		}
+		if overUDP := slices.Contains(first.IceServers[0].Urls, relayOverUDP); overUDP == want {
+			t.Errorf("relays %v, relay alone: %t", first.IceServers, want)
 		}
 	}
 }

@@ -51,6 +51,7 @@ type fake struct {
 	data      []*livekit.DataPacket
 	channels  map[string]*webrtc.DataChannel
 	published map[string]*webrtc.TrackLocalStaticRTP // by cid
+	tracks    []*webrtc.TrackRemote
 }
 
 // join connects a client that subscribes to everything. Its first message is there when join returns.
@@ -262,6 +263,7 @@ func (f *fake) newPC(target livekit.SignalTarget) *webrtc.PeerConnection {
 	f.t.Helper()
 	var s webrtc.SettingEngine
 	s.SetIncludeLoopbackCandidate(true)
+	s.SetFireOnTrackBeforeFirstRTP(true) // whoever waits for the first is ours, and close wakes it
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetIPFilter(func(ip net.IP) bool { return ip.IsLoopback() })
 	if f.node.settings != nil {
@@ -291,6 +293,15 @@ func (f *fake) newPC(target livekit.SignalTarget) *webrtc.PeerConnection {
 
 // receive counts the packets of a track; Pion gives each track a goroutine of its own.
 func (f *fake) receive(track *webrtc.TrackRemote) {
+	f.mu.Lock()
+	if f.ctx.Err() != nil { // close has begun
+		f.mu.Unlock()
+		return
+	}
+	f.tracks = append(f.tracks, track)
+	f.loops.Add(1)
+	f.mu.Unlock()
+	defer f.loops.Done()
 	_, sid, _ := strings.Cut(track.StreamID(), "|")
 	for {
 		p, _, err := track.ReadRTP()
@@ -500,10 +511,14 @@ func (f *fake) drop() {
 func (f *fake) close() {
 	f.cancel()
 	f.mu.Lock()
-	ws := f.ws
+	ws, tracks := f.ws, f.tracks
 	f.mu.Unlock()
 	if ws != nil {
 		_ = ws.CloseNow()
+	}
+	// A closed track wakes one reader, and Pion is another one itself where media came before the description that it belongs to.
+	for _, track := range tracks {
+		_ = track.SetReadDeadline(time.Now())
 	}
 	_ = f.pub.Close()
 	if f.sub != nil {

@@ -235,14 +235,11 @@ func TestSignalLostBeforeMedia(t *testing.T) {
 	}
 }
 
-// impatient makes a node find out soon that a media connection is dead.
-func impatient(o *nodeOptions) {
-	o.rtc.ICEKeepalive, o.rtc.ICEDisconnected, o.rtc.ICEFailed = 100*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
-}
-
 // A client whose media connection dies is told to resume, and is gone when it does not.
 func TestTransportFailed(t *testing.T) {
-	n := newNode(t, impatient)
+	n := newNode(t, func(o *nodeOptions) { // soon, but a busy machine must connect within both
+		o.rtc.ICEKeepalive, o.rtc.ICEDisconnected, o.rtc.ICEFailed = 100*time.Millisecond, 300*time.Millisecond, 2*time.Second
+	})
 	alice, bob := n.join(t, "alice", true), n.join(t, "bob", true)
 	alice.participant("alice", "active", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_ACTIVE })
 	_ = alice.pub.Close()
@@ -257,7 +254,7 @@ func TestTransportFailed(t *testing.T) {
 
 // A client that leaves closes its media first, and its leave comes after: it has left, and is not a ghost.
 func TestLeaveAfterMedia(t *testing.T) {
-	n := newNode(t, impatient)
+	n := newNode(t)
 	alice, bob := n.join(t, "alice", true), n.join(t, "bob", true)
 	alice.participant("alice", "active", func(p *livekit.ParticipantInfo) bool { return p.State == livekit.ParticipantInfo_ACTIVE })
 	_ = alice.pub.Close()

@@ -3,9 +3,9 @@ import { enterNamespace as enter } from '../process/namespaces.mjs';
 
 const address = '10.77.1.1';
 
-// The network of that namespace: loopback, and one more interface with an address and the default route. Without the address neither
-// the Rust core of rtc-node nor Firefox gathers candidates, without the route Firefox does not.
-const network = `ip link set lo up && ip link add peers type veth peer name elsewhere && ip address add ${address}/24 dev peers \
+// What that namespace has besides loopback: one interface with an address and the default route. Without the address neither the Rust core
+// of rtc-node nor Firefox gathers candidates, without the route Firefox does not.
+const network = `ip link add peers type veth peer name elsewhere && ip address add ${address}/24 dev peers \
   && ip link set peers up && ip link set elsewhere up && ip route add default dev peers`;
 
 // enterNamespace runs this program again in a network of its own and ends with it. It returns only in there, with the address; or, where

@@ -8,13 +8,21 @@ import { run } from "./process.mjs";
 
 const mark = "CALLSERVER_TESTBED_INSIDE";
 
+// What a shell does first in a new namespace. Addresses are in use at once, without a search for duplicates: it would end a second or two after a
+// cable is laid, and browsers take that for another network and give up what they load (ERR_NETWORK_CHANGED).
+const prepare = `for search in /proc/sys/net/ipv6/conf/all/accept_dad /proc/sys/net/ipv6/conf/default/accept_dad; do
+  [ ! -w $search ] || echo 0 >$search
+done
+ip link set lo up`;
+
 /**
- * Runs this program again in a network namespace of its own and ends with its exit status; returns there. The network is what
- * a shell makes of it: by default loopback alone. Needs root: throws the reason where namespaces cannot be made.
+ * Runs this program again in a network namespace of its own and ends with its exit status; returns there. The network is loopback
+ * and what the commands of a shell add. Needs root: throws the reason where namespaces cannot be made.
  */
-export async function enterNamespace(network = "ip link set lo up") {
+export async function enterNamespace(commands = "true") {
   if (env[mark]) return;
   if (process.getuid() !== 0) throw new Error("network namespaces need root: run this as root");
+  const network = `${prepare} && ${commands}`;
   await run(["unshare", "--net", "sh", "-c", network]);
   const again = spawn("unshare", ["--net", "sh", "-c", `${network} && exec "$0" "$@"`, execPath, ...process.execArgv, ...argv.slice(1)],
     { stdio: "inherit", env: { ...env, [mark]: "1" } });
@@ -36,7 +44,7 @@ export class Namespace {
   /** Makes a namespace with loopback up. Close it, or end: it goes either way. */
   static async open() {
     // cat ends when its input does, however this process ends.
-    const holder = spawn("unshare", ["--net", "sh", "-c", "ip link set lo up && echo up && exec cat"], { stdio: ["pipe", "pipe", "inherit"] });
+    const holder = spawn("unshare", ["--net", "sh", "-c", `${prepare} && echo up && exec cat`], { stdio: ["pipe", "pipe", "inherit"] });
     const [said] = await Promise.race([once(holder.stdout, "data"), once(holder, "exit").then(() => [])]);
     if (!said) throw new Error("no network namespace: unshare --net failed");
     return new Namespace(holder);

@@ -23,7 +23,7 @@ export class Peer {
   }
 
   async #ready() {
-    await this.tab.page.waitForFunction('!!window.peer', { timeout: 15_000 });
+    await this.tab.page.waitForFunction('!!window.peer', { timeout: 30_000 });
   }
 
   // reload is the person pressing the key: the page goes with its unload handlers and starts anew.

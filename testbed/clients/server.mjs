@@ -9,15 +9,13 @@ import { Child } from './process.mjs';
 import { mint } from './token.mjs';
 import { claim, until } from './wait.mjs';
 
-async function freePort(kind) {
-  const socket = kind === 'udp' ? createSocket('udp4') : createServer();
-  if (kind === 'udp') socket.bind(0);
-  else socket.listen(0);
-  await once(socket, 'listening');
-  const { port } = socket.address();
-  socket.close();
-  await once(socket, 'close');
-  return port;
+// freePorts returns a free port of each kind; all are held until the last is found, so that they differ.
+async function freePorts(kinds) {
+  const held = kinds.map((kind) => (kind === 'udp' ? createSocket('udp4').bind(0) : createServer().listen(0)));
+  await Promise.all(held.map((socket) => once(socket, 'listening')));
+  const ports = held.map((socket) => socket.address().port);
+  await Promise.all(held.map((socket) => once(socket.close(), 'close')));
+  return ports;
 }
 
 // Both configurations are JSON, which is YAML.
@@ -48,7 +46,8 @@ export async function startServer({ binary, reference = false, directory, name =
   const server = new Server();
   const everywhere = address.includes(':') ? '[::]' : '0.0.0.0';
   Object.assign(server, { binary, directory, name, address, autoCreate, homeservers, settings, secure, reference, listen: address === '127.0.0.1' ? address : everywhere });
-  server.ports = { http: await freePort('tcp'), admin: await freePort('tcp'), udp: await freePort('udp'), tcp: await freePort('tcp'), ...ports };
+  const [http, admin, udp, tcp] = await freePorts(['tcp', 'tcp', 'udp', 'tcp']);
+  server.ports = { http, admin, udp, tcp, ...ports };
   server.key = 'testbed';
   server.secret = randomBytes(24).toString('hex');
   server.config = join(directory, `${name}.yaml`);

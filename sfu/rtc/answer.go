@@ -16,17 +16,21 @@ type round struct {
 	offer    *ourOffer // outstanding, dual mode only
 	nextID   uint32    // of our next offer
 	restart  bool      // the next offer of ours restarts ICE
+	carried  carried
 	plain    plain
 }
+
+// carried is what Pion was told last of a client's offer, and what it answered.
+type carried struct{ offer, answer string }
 
 // slot is a media section on which we may send.
 type slot struct {
 	mid         string
 	kind        description.Kind
-	transceiver *webrtc.RTPTransceiver
-	downlink    *downlink // nil = free
-	resting     bool      // freed, but the client has not been told yet (dual mode)
-	own         bool      // we offered it, only to send on it (plain mode)
+	transceiver *webrtc.RTPTransceiver // dual mode only
+	downlink    *downlink              // nil = free
+	resting     bool                   // freed, but the client has not been told yet (dual mode)
+	own         bool                   // we offered it, only to send on it (plain mode)
 }
 
 // release takes d off its section and reports whether the client must be told.
@@ -75,35 +79,50 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 
 // answer does the work of Offer.
 func (p *Peer) answer(d *description.Description, wants []Want) (Answer, error) {
-	c := p.client
-	text, err := p.inner(d)
+	transport, err := p.carry(d)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%w: %w", ErrBadDescription, err)
-	}
-	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: text}); err != nil {
-		return Answer{}, fmt.Errorf("%w: %w", ErrBadDescription, err)
+		return Answer{}, err
 	}
 	plans := map[string]*description.Plan{}
 	a := Answer{Tracks: map[string]string{}, Sections: p.receive(d, wants, plans)}
-	place := p.place
 	if p.options.Plain {
-		place = p.placeBoth
+		p.placeBoth(d, plans, a.Tracks)
+		a.SDP, err = description.Compose(transport, plans, d.Mixed)
+	} else {
+		p.place(d, plans, a.Tracks)
+		a.SDP, err = d.Reply(transport, uint64(p.round.answered), plans)
 	}
-	if err := place(d, plans, a.Tracks); err != nil {
-		return Answer{}, err
-	}
-	local, err := c.pc.CreateAnswer(nil)
 	if err != nil {
-		return Answer{}, fmt.Errorf("create answer: %w", err)
-	}
-	if err := c.pc.SetLocalDescription(local); err != nil {
-		return Answer{}, fmt.Errorf("apply answer: %w", err)
-	}
-	if a.SDP, err = description.Compose(local.SDP, plans, d.Mixed); err != nil {
 		return Answer{}, err
 	}
-	c.addRemotes(d)
+	p.client.addRemotes(d)
 	return a, nil
+}
+
+// carry has Pion answer an offer, and returns the transport that it describes. An offer by which nothing changes for Pion is kept from it: of a client
+// that stays on its connection that is every one but the first.
+func (p *Peer) carry(d *description.Description) (string, error) {
+	text, err := p.inner(d)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrBadDescription, err)
+	}
+	last := &p.round.carried
+	if !p.options.Plain && text == last.offer {
+		return last.answer, nil
+	}
+	pc := p.client.pc
+	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: text}); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrBadDescription, err)
+	}
+	local, err := pc.CreateAnswer(nil)
+	if err != nil {
+		return "", fmt.Errorf("create answer: %w", err)
+	}
+	if err := pc.SetLocalDescription(local); err != nil {
+		return "", fmt.Errorf("apply answer: %w", err)
+	}
+	*last = carried{text, local.SDP}
+	return local.SDP, nil
 }
 
 // receive plans every section that the client sends on, and brings the uplinks in line.
@@ -164,11 +183,7 @@ func match(s *description.Section, wants []Want) Want {
 }
 
 // place plans every section that the client does not send on. In single mode it gives waiting downlinks to free ones.
-func (p *Peer) place(d *description.Description, plans map[string]*description.Plan, tracks map[string]string) error {
-	transceivers := map[string]*webrtc.RTPTransceiver{}
-	for _, t := range p.client.pc.GetTransceivers() {
-		transceivers[t.Mid()] = t
-	}
+func (p *Peer) place(d *description.Description, plans map[string]*description.Plan, tracks map[string]string) {
 	slots := map[string]*slot{}
 	if p.options.Single {
 		p.freeVanished(d)
@@ -190,15 +205,11 @@ func (p *Peer) place(d *description.Description, plans map[string]*description.P
 		}
 		sl := slots[s.MID]
 		if sl == nil {
-			sl = &slot{mid: s.MID, kind: s.Kind, transceiver: transceivers[s.MID]}
+			sl = &slot{mid: s.MID, kind: s.Kind}
 			p.round.slots = append(p.round.slots, sl)
 		}
 		sl.resting = false
-		if sl.downlink == nil {
-			if err := p.fill(s, sl); err != nil {
-				return err
-			}
-		}
+		p.fill(s, sl)
 		plans[s.MID] = sl.plan(s)
 		if sl.downlink != nil {
 			sl.downlink.negotiated(wireOf(s, sl.downlink))
@@ -206,7 +217,6 @@ func (p *Peer) place(d *description.Description, plans map[string]*description.P
 		}
 	}
 	p.refuse(d)
-	return nil
 }
 
 // plan is how the section that the slot is on is answered.
@@ -236,27 +246,18 @@ func (p *Peer) freeVanished(d *description.Description) {
 	p.round.slots = kept
 }
 
-// fill gives the free section to the first waiting downlink that it suits.
-func (p *Peer) fill(s *description.Section, sl *slot) error {
-	if sl.transceiver == nil {
-		return nil
+// fill gives a section of the client's, if it is free, to the first waiting downlink that it suits.
+func (p *Peer) fill(s *description.Section, sl *slot) {
+	if sl.downlink != nil || sl.own {
+		return
 	}
 	for _, d := range *p.downlinks.Load() {
-		if d.placed() || d.kind != s.Kind || s.Codec(d.options.Mime) == nil {
-			continue
+		if c := s.Codec(d.options.Mime); !d.placed() && !d.options.Own && d.kind == s.Kind && c != nil {
+			sl.downlink = d
+			d.place(p.client, nil, c.RTX != 0)
+			return
 		}
-		sender, err := p.client.api.NewRTPSender(d, transportOf(p.client.pc))
-		if err == nil {
-			err = sl.transceiver.SetSender(sender, d)
-		}
-		if err != nil {
-			return fmt.Errorf("send %s on section %q: %w", d.options.TrackID, s.MID, err)
-		}
-		sl.downlink = d
-		d.place(p.client, sender, s.Codec(d.options.Mime).RTX != 0)
-		return nil
 	}
-	return nil
 }
 
 // refuse drops waiting downlinks whose codec no section of their kind offers.

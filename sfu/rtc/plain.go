@@ -67,7 +67,7 @@ func (p *Peer) inner(d *description.Description) (string, error) {
 	if p.options.Plain {
 		return d.InnerBoth(false)
 	}
-	return d.Offer()
+	return d.Carrier()
 }
 
 // offered prepares for an offer of the client's: ours, if one is outstanding, is taken back.
@@ -111,7 +111,7 @@ func (p *Peer) withdraw() {
 
 // placeBoth plans every section of a plain peer's offer for what we send, beside what it sends, and gives waiting downlinks to free
 // ones.
-func (p *Peer) placeBoth(d *description.Description, plans map[string]*description.Plan, tracks map[string]string) error {
+func (p *Peer) placeBoth(d *description.Description, plans map[string]*description.Plan, tracks map[string]string) {
 	p.freeVanished(d)
 	for _, s := range d.Sections {
 		switch {
@@ -128,7 +128,7 @@ func (p *Peer) placeBoth(d *description.Description, plans map[string]*descripti
 		}
 		if sl != nil {
 			sl.resting = false
-			p.fillBoth(s, sl)
+			p.fill(s, sl)
 		}
 		plans[s.MID] = sl.both(s, plans[s.MID])
 		if sl != nil && sl.downlink != nil {
@@ -138,7 +138,6 @@ func (p *Peer) placeBoth(d *description.Description, plans map[string]*descripti
 	}
 	p.refuse(d)
 	p.round.plain.plans = maps.Clone(plans)
-	return nil
 }
 
 func (p *Peer) slotAt(mid string) *slot {
@@ -148,20 +147,6 @@ func (p *Peer) slotAt(mid string) *slot {
 		}
 	}
 	return nil
-}
-
-// fillBoth gives a free section of the client's to the first waiting downlink that it suits.
-func (p *Peer) fillBoth(s *description.Section, sl *slot) {
-	if sl.downlink != nil || sl.own {
-		return
-	}
-	for _, d := range *p.downlinks.Load() {
-		if c := s.Codec(d.options.Mime); !d.placed() && !d.options.Own && d.kind == s.Kind && c != nil {
-			sl.downlink = d
-			d.place(p.client, nil, c.RTX != 0)
-			return
-		}
-	}
 }
 
 // both adds what we send on a section to the plan for what we receive there, nil for nothing. A nil slot sends nothing.

@@ -48,6 +48,41 @@ func Compose(pion string, plans map[string]*Plan, mixed bool) (string, error) {
 	if err := d.UnmarshalString(pion); err != nil {
 		return "", fmt.Errorf("read our own description: %w", err)
 	}
+	return compose(d, plans, mixed)
+}
+
+// Reply writes the answer that the client is told to the offer d: the transport of Pion's answer to the offer's carrier, and a section for each of the
+// offer's, as planned by mid. A media section without a plan is rejected. Later answers on a transport have higher versions.
+func (d *Description) Reply(pion string, version uint64, plans map[string]*Plan) (string, error) {
+	out := &sdp.SessionDescription{}
+	if err := out.UnmarshalString(pion); err != nil {
+		return "", fmt.Errorf("read our own description: %w", err)
+	}
+	if len(out.MediaDescriptions) != 1 {
+		return "", fmt.Errorf("our own description has %d sections, not the carrier's alone", len(out.MediaDescriptions))
+	}
+	carrier := out.MediaDescriptions[0]
+	transport := transportLines(carrier)
+	out.Origin.SessionVersion += version
+	out.MediaDescriptions = make([]*sdp.MediaDescription, 0, len(d.Sections))
+	for _, s := range d.Sections {
+		m := &sdp.MediaDescription{MediaName: s.media.MediaName, ConnectionInformation: carrier.ConnectionInformation}
+		if m.MediaName.Port = carrier.MediaName.Port; s.Rejected {
+			m.MediaName.Port = sdp.RangedPort{}
+		}
+		m.Attributes = slices.Clone(transport)
+		for i := range m.Attributes {
+			if m.Attributes[i].Key == "mid" {
+				m.Attributes[i].Value = s.MID
+			}
+		}
+		out.MediaDescriptions = append(out.MediaDescriptions, m)
+	}
+	return compose(out, plans, d.Mixed)
+}
+
+// compose writes the sections of d as planned.
+func compose(d *sdp.SessionDescription, plans map[string]*Plan, mixed bool) (string, error) {
 	var attributes []sdp.Attribute
 	for _, a := range d.Attributes {
 		switch a.Key {
@@ -82,9 +117,12 @@ func Compose(pion string, plans map[string]*Plan, mixed bool) (string, error) {
 	return string(text), err
 }
 
+// usualLines is how many lines most sections have room enough with.
+const usualLines = 24
+
 // transportLines keeps the lines of a section that belong to ICE, DTLS and bundling.
 func transportLines(m *sdp.MediaDescription) []sdp.Attribute {
-	var out []sdp.Attribute
+	out := make([]sdp.Attribute, 0, 4)
 	for _, a := range m.Attributes {
 		switch a.Key {
 		case "mid", "ice-ufrag", "ice-pwd", "setup":
@@ -114,7 +152,7 @@ func (p *Plan) write(m *sdp.MediaDescription) {
 		m.Attributes = []sdp.Attribute{sdp.NewAttribute("mid", mid), sdp.NewPropertyAttribute("inactive")}
 		return
 	}
-	m.Attributes = transportLines(m)
+	m.Attributes = append(make([]sdp.Attribute, 0, usualLines), transportLines(m)...)
 	m.Bandwidth = p.bandwidth()
 	m.MediaName.Formats = nil
 	m.WithPropertyAttribute("rtcp-mux").WithPropertyAttribute("rtcp-rsize")

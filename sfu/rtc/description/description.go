@@ -28,7 +28,7 @@ const (
 )
 
 // Description is a client's SDP, reduced to what matters to an SFU (RFC 8866, RFC 8829). It is parsed once; Pion is
-// given only the simplified form of Offer and Answer.
+// given only the simplified form of Carrier, Offer and Answer.
 type Description struct {
 	parsed   *sdp.SessionDescription
 	Sections []*Section
@@ -182,6 +182,9 @@ func (s *Section) readCodecs() {
 	maps, fmtps, feedback := map[uint8]string{}, map[uint8]string{}, map[uint8][]string{}
 	var everyone []string // rtcp-fb:*
 	for _, a := range s.media.Attributes {
+		if a.Key != "rtpmap" && a.Key != "fmtp" && a.Key != "rtcp-fb" {
+			continue
+		}
 		first, rest, _ := strings.Cut(a.Value, " ")
 		pt, err := strconv.ParseUint(first, 10, 7)
 		switch {
@@ -234,6 +237,11 @@ func (s *Section) readStreams() {
 	repairs := map[string]bool{}
 	var ssrcs []string
 	for _, a := range s.media.Attributes {
+		switch a.Key {
+		case "msid", "rid", "ssrc-group", "ssrc":
+		default:
+			continue
+		}
 		fields := strings.Fields(a.Value)
 		switch {
 		case len(fields) == 0:
@@ -321,13 +329,15 @@ func (d *Description) Find(mid string) *Section {
 	return nil
 }
 
-// Candidates lists the a=candidate values of all sections, to be trickled to Pion one by one: it refuses a whole
+// Candidates lists the a=candidate values of all sections, each once, to be trickled to Pion one by one: it refuses a whole
 // description for one that it does not understand.
 func (d *Description) Candidates() []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, s := range d.Sections {
 		for _, a := range s.media.Attributes {
-			if a.Key == "candidate" {
+			if a.Key == "candidate" && !seen[a.Value] {
+				seen[a.Value] = true
 				out = append(out, a.Value)
 			}
 		}

@@ -56,6 +56,17 @@ func FuzzDescription(f *testing.F) {
 		if _, err := Compose(inner, plans, d.Mixed); err != nil {
 			t.Fatalf("%v\n%s", err, inner)
 		}
+		carrier, err := d.Carrier()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := d.Reply(carrier, 1, plans)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, carrier)
+		}
+		if n := strings.Count(reply, "\nm="); n != len(d.Sections) {
+			t.Fatalf("%d sections in reply to %d:\n%s", n, len(d.Sections), reply)
+		}
 	})
 }
 

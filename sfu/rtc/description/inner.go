@@ -19,7 +19,7 @@ var innerAttributes = []string{
 	"setup", "rtcp-mux", "bundle-only", "sctp-port", "max-message-size", "group", "extmap-allow-mixed",
 }
 
-// Offer returns an offer in the form that Pion is given.
+// Offer returns an offer with all of its sections in the form that Pion is given.
 func (d *Description) Offer() (string, error) { return d.simplify(nil) }
 
 // Answer is the same for an answer to an offer of ours. Sections that the client rejected keep the codecs that we
@@ -46,6 +46,79 @@ func (d *Description) simplify(fallback func(Kind) []Codec) (string, error) {
 	}
 	text, err := out.Marshal()
 	return string(text), err
+}
+
+// transportAttributes say how the transport is set up. Sections of a bundle may leave them to the first (RFC 8843 §7.1.3).
+var transportAttributes = []string{"ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup"}
+
+// Carrier returns an offer as Pion is told it where it need not know the sections: one stands for all, since all have one transport and Pion moves no media.
+// Offers that differ in nothing else have the same. It goes by the name of the first section, by which clients know the transport (RFC 8843 §7.2): Chromium ignores
+// candidates that come under any other.
+func (d *Description) Carrier() (string, error) {
+	s := d.carrier()
+	m, mid := s.inner(nil), d.tag()
+	for i := range m.Attributes {
+		if m.Attributes[i].Key == "mid" {
+			m.Attributes[i].Value = mid
+		}
+	}
+	m.MediaName.Port.Value = 9 // a section that is only in a bundle has none
+	m.Attributes = slices.DeleteFunc(undirected(m.Attributes), func(a sdp.Attribute) bool { return a.Key == "bundle-only" })
+	if s.Kind != Application {
+		m.WithPropertyAttribute("sendonly") // whatever it is by now: Pion would stop what is only on hold
+	}
+	out := *d.parsed
+	out.Origin = sdp.Origin{Username: "-", NetworkType: "IN", AddressType: "IP4", UnicastAddress: "0.0.0.0"} // it counts offers
+	out.Attributes = slices.DeleteFunc(undirected(keep(d.parsed.Attributes)), func(a sdp.Attribute) bool { return a.Key == "group" })
+	out.WithValueAttribute("group", "BUNDLE "+mid)
+	for _, key := range transportAttributes {
+		if _, ok := m.Attribute(key); ok {
+			continue
+		}
+		if value, ok := d.transport(key); ok {
+			m.WithValueAttribute(key, value)
+		}
+	}
+	out.MediaDescriptions = []*sdp.MediaDescription{m}
+	text, err := out.Marshal()
+	return string(text), err
+}
+
+// carrier is the section of the data channels, or else the first that takes part, if possible one with a codec that we know: others Pion rejects.
+func (d *Description) carrier() (found *Section) {
+	for _, s := range d.Sections {
+		switch {
+		case s.Rejected:
+		case s.Kind == Application:
+			return s
+		case found == nil || len(found.codecs) == 0:
+			found = s
+		}
+	}
+	return found
+}
+
+// tag is the mid of the first section that takes part.
+func (d *Description) tag() string {
+	for _, s := range d.Sections {
+		if !s.Rejected {
+			return s.MID
+		}
+	}
+	return ""
+}
+
+// transport is an attribute of the one transport: the session's, or else that of the first section which says it.
+func (d *Description) transport(key string) (string, bool) {
+	if v, ok := d.parsed.Attribute(key); ok {
+		return v, true
+	}
+	for _, s := range d.Sections {
+		if v, ok := s.media.Attribute(key); ok && !s.Rejected {
+			return v, true
+		}
+	}
+	return "", false
 }
 
 func keep(attributes []sdp.Attribute) []sdp.Attribute {

@@ -16,6 +16,7 @@ type agenda struct {
 	unknown  map[*subscription]struct{} // waiting for a track
 	falling  map[*track]struct{}        // less demand, not told yet
 	resends  map[*Participant]resend
+	late     map[*Participant]struct{} // news waits for them
 
 	speakersAt, reconcileAt, countAt time.Time
 	told                             RoomInfo // as announced last
@@ -29,10 +30,14 @@ func newAgenda() agenda {
 		unknown:  make(map[*subscription]struct{}),
 		falling:  make(map[*track]struct{}),
 		resends:  make(map[*Participant]resend),
+		late:     make(map[*Participant]struct{}),
 	}
 }
 
-func (a *agenda) forgetParticipant(p *Participant) { delete(a.resends, p) }
+func (a *agenda) forgetParticipant(p *Participant) {
+	delete(a.resends, p)
+	delete(a.late, p)
+}
 
 func (a *agenda) forgetTrack(t *track) { delete(a.falling, t) }
 
@@ -63,6 +68,7 @@ func (rm *room) tick(now time.Time) bool {
 }
 
 func (rm *room) tickLocked(b *batch) {
+	rm.newsDueLocked(b)
 	rm.settleDueLocked(b)
 	rm.fallDueLocked(b)
 	rm.resendDueLocked(b)
@@ -76,6 +82,41 @@ func (rm *room) tickLocked(b *batch) {
 	}
 	if due(&rm.agenda.countAt, countInterval, b.now) && rm.infoLocked() != rm.agenda.told {
 		rm.announceLocked(b)
+	}
+}
+
+// Each change in a room is news to everybody in it. In a crowd those who come one after the other are told of together: so news takes up a bounded share of a core,
+// and who joins need not wait behind it. Fewer people hear of everything at once.
+const (
+	crowd      = 25 // people
+	pauseEach  = 2 * time.Millisecond
+	maxPause   = 200 * time.Millisecond
+	newsAtOnce = 64 // people who are told in one tick: a handshake then does not find all the others before it
+)
+
+// pauseLocked is how long further news waits once a participant has been told some.
+func (rm *room) pauseLocked() time.Duration {
+	if n := len(rm.members); n >= crowd {
+		return min(time.Duration(n)*pauseEach, maxPause)
+	}
+	return 0
+}
+
+// newsDueLocked has the news read that has waited for long enough.
+func (rm *room) newsDueLocked(b *batch) {
+	told := 0
+	for p := range rm.agenda.late {
+		if told == newsAtOnce {
+			return
+		}
+		wake, waits := p.queue.release(b.now, rm.pauseLocked())
+		if wake {
+			b.wakes = append(b.wakes, p.queue)
+			told++
+		}
+		if !waits {
+			delete(rm.agenda.late, p)
+		}
 	}
 }
 

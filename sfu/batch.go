@@ -19,9 +19,11 @@ func (b *batch) tell(p *Participant, kind eventKind, id SID, e Event) {
 }
 
 func (b *batch) push(p *Participant, it queueItem) {
-	switch p.queue.push(it) {
+	switch p.queue.push(it, b.now, p.room.pauseLocked()) {
 	case first:
 		b.wakes = append(b.wakes, p.queue)
+	case later:
+		p.room.agenda.late[p] = struct{}{}
 	case overflow:
 		b.full = append(b.full, p)
 	}

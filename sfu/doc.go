@@ -17,4 +17,7 @@
 // the place of an older one still in the queue, so a publisher's entry always precedes DownlinkWanted for its tracks. A
 // DownlinkDropped takes back a DownlinkWanted that was not read yet. When an identity joins again, the entry of its former
 // session is never told after the new one.
+//
+// In a room of many people news of the others (who comes, goes, publishes, changes) makes Ready readable at intervals, and Tick sees to that. Events returns
+// it with whatever is read meanwhile.
 package sfu

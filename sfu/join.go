@@ -32,8 +32,9 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 	if err := rm.refusesLocked(m); err != nil {
 		return nil, err
 	}
+	sid := newSID("PA_")
 	p := &Participant{
-		room: rm, sid: newSID("PA_"), identity: m.Identity, joinedAt: b.now, queue: newQueue(),
+		room: rm, sid: sid, identity: m.Identity, joinedAt: b.now, queue: newQueue(sid),
 		member: m, subscriptions: make(map[SID]*subscription),
 		publications: publications{audience: audience{all: true}},
 	}

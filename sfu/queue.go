@@ -1,6 +1,9 @@
 package sfu
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // queueLimit bounds the events waiting for one participant. All events coalesce by participant or track, so only a reader that
 // stopped reading in a room with very much coming and going reaches it: the participant is then closed with StateMismatch,
@@ -45,28 +48,34 @@ type queueItem struct {
 
 // queue holds the events of one participant until its session reads them. Safe for concurrent use.
 type queue struct {
+	owner SID
 	ready chan struct{} // capacity 1
 
 	mu     sync.Mutex
 	items  []queueItem
 	index  map[queueKey]int
 	closed bool
+	woken  bool      // the reader was told, and has not read yet
+	late   bool      // there is news of which it will be told later
+	rest   time.Time // until when news waits
 }
 
-func newQueue() *queue {
-	return &queue{ready: make(chan struct{}, 1), index: make(map[queueKey]int)}
+func newQueue(owner SID) *queue {
+	return &queue{owner: owner, ready: make(chan struct{}, 1), index: make(map[queueKey]int)}
 }
 
 type pushResult uint8
 
 const (
 	pushed   pushResult = iota
-	first               // the queue was empty: wake the reader
+	first               // wake the reader
+	later               // wake it when release says so
 	overflow            // the queue is full: close the participant
 )
 
-// push appends an item, or lets it take the place of an older one with the same key.
-func (q *queue) push(it queueItem) pushResult {
+// push appends an item, or lets it take the place of an older one with the same key. News makes the reader read at once, but that which comes within pause of
+// the former waits, unless something else is to be read meanwhile: then all is.
+func (q *queue) push(it queueItem, now time.Time, pause time.Duration) pushResult {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -82,10 +91,46 @@ func (q *queue) push(it queueItem) pushResult {
 	q.items = append(q.items, it)
 	q.index[it.key] = len(q.items) - 1
 	q.closed = it.key.kind == kindClosed
-	if len(q.items) == 1 {
-		return first
+	news := q.news(it.key)
+	switch {
+	case q.woken:
+		return pushed
+	case news && now.Before(q.rest):
+		if q.late {
+			return pushed
+		}
+		q.late = true
+		return later
+	case news:
+		q.rest = now.Add(pause)
 	}
-	return pushed
+	q.woken = true
+	return first
+}
+
+// news reports whether an event is about others who come, go and change: with many people in a room there is much of it, and all of them are told.
+func (q *queue) news(k queueKey) bool {
+	switch k.kind {
+	case kindParticipant:
+		return k.id != q.owner
+	case kindWanted, kindDropped, kindPermission:
+		return true
+	}
+	return false
+}
+
+// release reports whether to wake the reader for news that waited, and whether there is still some that waits.
+func (q *queue) release(now time.Time, pause time.Duration) (wake, waits bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case !q.late || q.woken: // it was read meanwhile, or will be
+		return false, false
+	case now.Before(q.rest):
+		return false, true
+	}
+	q.late, q.woken, q.rest = false, true, now.Add(pause)
+	return true, false
 }
 
 // withdraw takes an unread item back and reports whether there was one.
@@ -139,6 +184,7 @@ func (q *queue) drain() []Event {
 	q.mu.Lock()
 	items := q.items
 	q.items = nil
+	q.woken, q.late = false, false
 	clear(q.index)
 	q.mu.Unlock()
 

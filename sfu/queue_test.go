@@ -3,6 +3,7 @@ package sfu
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 func TestQueueOverflowClosesOnlyThatParticipant(t *testing.T) {
@@ -30,14 +31,14 @@ func TestQueueOverflowClosesOnlyThatParticipant(t *testing.T) {
 }
 
 func TestQueueWakesItsReader(t *testing.T) {
-	q := newQueue()
+	q, now := newQueue(""), time.Time{}
 	item := func(kind eventKind, id SID) queueItem {
 		return queueItem{key: queueKey{kind, id}, event: DownlinkDropped{id}}
 	}
-	if got := q.push(item(kindDropped, "a")); got != first {
+	if got := q.push(item(kindDropped, "a"), now, 0); got != first {
 		t.Errorf("first push: %v", got)
 	}
-	if got := q.push(item(kindDropped, "a")); got != pushed {
+	if got := q.push(item(kindDropped, "a"), now, 0); got != pushed {
 		t.Errorf("the same again: %v", got)
 	}
 	if !q.withdraw(queueKey{kindDropped, "a"}) || q.withdraw(queueKey{kindDropped, "a"}) {
@@ -46,23 +47,23 @@ func TestQueueWakesItsReader(t *testing.T) {
 	if got := q.drain(); len(got) != 0 {
 		t.Errorf("drained %v", got)
 	}
-	if got := q.push(item(kindDropped, "b")); got != first {
+	if got := q.push(item(kindDropped, "b"), now, 0); got != first {
 		t.Errorf("first push after drain: %v", got)
 	}
-	if got := q.push(item(kindClosed, "")); got != pushed {
+	if got := q.push(item(kindClosed, ""), now, 0); got != pushed {
 		t.Errorf("closing: %v", got)
 	}
-	q.push(item(kindDropped, "c"))
+	q.push(item(kindDropped, "c"), now, 0)
 	if got := q.drain(); len(got) != 2 {
 		t.Errorf("events after the last one: %v", got)
 	}
 }
 
 func TestQueueMakesRoomOfWhatWasWithdrawn(t *testing.T) {
-	q := newQueue()
+	q := newQueue("")
 	for i := range 3 * queueLimit {
 		key := queueKey{kindWanted, SID(fmt.Sprint(i))}
-		if q.push(queueItem{key: key, event: DownlinkDropped{}}) == overflow {
+		if q.push(queueItem{key: key, event: DownlinkDropped{}}, time.Time{}, 0) == overflow {
 			t.Fatalf("full after %d items of which one lives", i)
 		}
 		q.withdraw(key)

@@ -51,6 +51,9 @@ func (p *Peer) Offer(id uint32, sdp string, wants []Want) (answer Answer, err er
 	defer p.recover("offer")
 	p.negotiation.Lock()
 	defer p.negotiation.Unlock()
+	if p.round.answered > 0 {
+		defer p.engine.yield()()
+	}
 	err = ErrClosed // of a panic
 	d, refusal := description.Parse(sdp)
 	if refusal != nil {

@@ -27,6 +27,9 @@ import (
 // costs a few loads. More often would be dearer: each timer that expires also wakes the runtime's watchdog thread.
 const tickInterval = 20 * time.Millisecond
 
+// behindBy is how late a tick comes where there is more work than the processor does at once.
+const behindBy = 5 * time.Millisecond
+
 // pacedInterval is how often it looks at connections that cannot carry what is wanted, while there are such.
 const pacedInterval = tickInterval / 2
 
@@ -43,7 +46,8 @@ type Engine struct {
 	loops    sync.WaitGroup
 	counts   counters
 	told     announcement
-	limited  limited // connections that cannot carry what is wanted
+	limited  limited       // connections that cannot carry what is wanted
+	yielding chan struct{} // holds who answers an offer that can wait; as many as there are cores
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{}
@@ -85,7 +89,7 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{options: o, log: o.Logger, peers: map[*Peer]struct{}{}}
+	e := &Engine{options: o, log: o.Logger, peers: map[*Peer]struct{}{}, yielding: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	e.egress = egress.NewPool(runtime.GOMAXPROCS(0), e.panicked)
 	var err error
 	e.ports, err = port.Open(port.Options{
@@ -205,11 +209,19 @@ func (e *Engine) tickLoop(ctx context.Context) {
 			if between = paced && !between; between {
 				continue
 			}
+			behind := time.Since(now) > behindBy
 			for _, p := range e.open() {
-				p.tick(now)
+				p.tick(now, behind)
 			}
 		}
 	}
+}
+
+// yield waits for a turn at what can wait until nobody else does such. A core then has one of these before it at most, where those who join would otherwise
+// find one of each who is in, at every step of their handshake.
+func (e *Engine) yield() (done func()) {
+	e.yielding <- struct{}{}
+	return func() { <-e.yielding }
 }
 
 // open returns the open peers. The slice is shared and never written to again.

@@ -6,42 +6,54 @@ import (
 	"callserver/sfu/rtc/description"
 )
 
-// Debounce of negotiations, so that several changes share one.
+// Debounce of negotiations, so that several changes share one. What one costs both sides grows with the sections that are described, so they are the rarer the
+// more there are.
 const (
-	quietDelay = 10 * time.Millisecond
-	busyDelay  = 150 * time.Millisecond // when one has just happened
-	busyPeriod = time.Second
-	askAgain   = 5 * time.Second // a single-mode client that ignored SectionsNeeded is asked again
+	quietDelay   = 10 * time.Millisecond
+	busyDelay    = 150 * time.Millisecond // from one to the next
+	sectionDelay = 8 * time.Millisecond   // the same for each section, if that is more
+	maxBusyDelay = 600 * time.Millisecond
+	maxYield     = 500 * time.Millisecond // more, while the server is behind with its work
+	askAgain     = 5 * time.Second        // a single-mode client that ignored SectionsNeeded is asked again
 )
 
 // schedule says when the next negotiation of what we send is due. Guarded by Peer.mu.
 type schedule struct {
 	due   time.Time // zero = nothing to do
-	last  time.Time // end of the last negotiation
+	rest  time.Time // not before, because of the last negotiation
 	asked time.Time // single mode: SectionsNeeded is outstanding since then
 }
 
-// want asks for a negotiation after the debounce.
+// want asks for a negotiation: at once, if the last one is long enough ago.
 func (s *schedule) want(now time.Time) {
 	if !s.due.IsZero() {
 		return
 	}
 	s.due = now.Add(quietDelay)
-	if now.Sub(s.last) < busyPeriod {
-		s.due = now.Add(busyDelay)
+	if s.rest.After(s.due) {
+		s.due = s.rest
 	}
 }
 
 // now asks for a negotiation at the next tick.
 func (s *schedule) now() { s.due = time.Unix(0, 1) }
 
-// take reports whether a negotiation is due, and if so notes that it is being done.
-func (s *schedule) take(now time.Time) bool {
+// take reports whether a negotiation is due, and if so notes that it is being done. While the server is behind those who join come first.
+func (s *schedule) take(now time.Time, behind bool) bool {
 	if s.due.IsZero() || now.Before(s.due) || !s.asked.IsZero() && now.Sub(s.asked) < askAgain {
+		return false
+	}
+	if behind && now.Sub(s.due) < maxYield {
 		return false
 	}
 	s.due = time.Time{}
 	return true
+}
+
+// settled follows a negotiation of so many sections.
+func (s *schedule) settled(now time.Time, sections int) {
+	s.asked, s.due = time.Time{}, time.Time{}
+	s.rest = now.Add(min(max(busyDelay, time.Duration(sections)*sectionDelay), maxBusyDelay))
 }
 
 // settled follows every finished exchange about what we send: what is still missing is asked for.
@@ -55,8 +67,7 @@ func (p *Peer) settled() {
 		waiting = waiting || s.resting
 	}
 	p.mu.Lock()
-	p.schedule.last, p.schedule.asked = now, time.Time{}
-	p.schedule.due = time.Time{}
+	p.schedule.settled(now, len(p.round.slots))
 	if waiting || p.round.restart {
 		p.schedule.want(now)
 	}
@@ -67,9 +78,9 @@ func (p *Peer) settled() {
 }
 
 // negotiate starts what the schedule says is due: an offer of ours, or asking the client for one.
-func (p *Peer) negotiate(now time.Time) {
+func (p *Peer) negotiate(now time.Time, behind bool) {
 	p.mu.Lock()
-	due := p.schedule.take(now)
+	due := p.schedule.take(now, behind)
 	p.mu.Unlock()
 	switch {
 	case !due, p.options.Plain: // its owner knows when to offer

@@ -17,10 +17,10 @@ const (
 // maxReports is how many report blocks a packet holds (RFC 3550 §6.4.1).
 const maxReports = 31
 
-// tick does what is due now. The engine's tick loop calls it, one peer after the other.
-func (p *Peer) tick(now time.Time) {
+// tick does what is due now. The engine's tick loop calls it, one peer after the other. Behind means that it had to wait for others' work.
+func (p *Peer) tick(now time.Time, behind bool) {
 	defer p.recover("timer")
-	p.negotiate(now)
+	p.negotiate(now, behind)
 	p.ticks++
 	turn := p.ticks
 	if p.client.up() {

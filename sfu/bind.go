@@ -17,11 +17,12 @@ func (p *Participant) Bind(sid SID, w forward.Writer, rtx bool, now time.Time) (
 	}
 	s.binds++
 	turn := s.binds
-	source, target := s.track.source, s.targetLocked()
+	s.wantedAt = time.Time{}
+	source, target, patience := s.track.source, s.targetLocked(), s.track.patienceLocked(now)
 	p.room.mu.Unlock()
 
 	// Attaching asks the publisher for a key frame, so the room must not be locked.
-	l := &link{sink: source.Attach(w, forward.SinkOptions{Target: target, Paused: target == forward.NoLayer, RTX: rtx})}
+	l := &link{sink: source.Attach(w, forward.SinkOptions{Target: target, Paused: target == forward.NoLayer, RTX: rtx, Patience: patience})}
 	l.target.Store(pack(target))
 
 	b := batch{now: now}
@@ -43,6 +44,21 @@ func (p *Participant) Bind(sid SID, w forward.Writer, rtx bool, now time.Time) (
 		return nil, ErrNotFound
 	}
 	return l.sink, nil
+}
+
+// gatherFor is how long those who bind a track wait for the others who were told of it at the same time: about as long as a renegotiation takes that had to wait
+// for its turn. Without, the first one's key frame comes too early for all the others, who then wait for the next one.
+const gatherFor = 200 * time.Millisecond
+
+// patienceLocked is how long a receiver waits for others who are about to bind the track.
+func (t *track) patienceLocked(now time.Time) (longest time.Duration) {
+	if t.info.Kind != Video {
+		return 0
+	}
+	for _, s := range t.streams {
+		longest = max(longest, s.wantedAt.Add(gatherFor).Sub(now))
+	}
+	return longest
 }
 
 // Unbind stops forwarding a track whose section went away, without giving up the subscription. Unknown tracks are fine.

@@ -38,9 +38,10 @@ type subscription struct {
 	held   int  // steps down from bandwidth.All, for want of bandwidth to who receives it
 	paused bool // as StreamChanged told
 
-	wants Quality // as counted in track.wanted while active
-	link  *link   // nil until bound
-	binds int     // counts Bind calls, so that the last one wins
+	wants    Quality   // as counted in track.wanted while active
+	wantedAt time.Time // when DownlinkWanted was told, zero once bound
+	link     *link     // nil until bound
+	binds    int       // counts Bind calls, so that the last one wins
 }
 
 type permissionTold uint8
@@ -206,6 +207,7 @@ func (s *subscription) startLocked(b *batch) {
 	t := s.track
 	s.active = true
 	t.streams[s.who] = s
+	s.wantedAt = b.now
 	s.beginLocked()
 	s.wants = s.qualityLocked()
 	t.countLocked(s.wants, 1, b)

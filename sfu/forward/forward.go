@@ -6,6 +6,8 @@
 package forward
 
 import (
+	"time"
+
 	"callserver/sfu/codec"
 )
 
@@ -75,4 +77,7 @@ type SinkOptions struct {
 	Target Layer // ignored for audio
 	Paused bool  // start paused: SetTarget starts it
 	RTX    bool  // retransmissions go out on a stream of their own, and are counted there
+
+	// Patience is for how long the key frame that it begins with may wait for receivers that are about to come: they are then served by one.
+	Patience time.Duration
 }

@@ -104,7 +104,7 @@ func deliver(list []Delivery, work *scratch) {
 			s.streams[stream].taken.Store(int64(at))
 		}
 		if needed[stream] {
-			s.needKeyFrame(int8(stream), at, false)
+			s.missKeyFrame(int8(stream), at)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (k *Sink) SetTarget(target Layer) {
 		k.choice.target = target
 	}
 	k.mu.Unlock()
-	k.restart()
+	k.restart(0)
 }
 
 // Cut is SetTarget for a receiver that cannot take what it gets: what lies above the target stops at once, if what is to take its place arrives. Until that begins,
@@ -82,7 +82,7 @@ func (k *Sink) Cut(target Layer) {
 }
 
 // restart asks for the key frame with which the chosen layer can begin, unless that is what is being forwarded.
-func (k *Sink) restart() {
+func (k *Sink) restart(patience time.Duration) {
 	s := k.source
 	if !s.options.Video {
 		return
@@ -93,7 +93,7 @@ func (k *Sink) restart() {
 	needed := !k.closed && !k.choice.paused && (want != k.choice.stream || s.options.SVC && k.choice.limit.Spatial < k.choice.target.Spatial)
 	k.mu.Unlock()
 	if needed {
-		s.needKeyFrame(want, at, true)
+		s.needKeyFrame(want, at, patience)
 	}
 }
 
@@ -316,7 +316,7 @@ func (k *Sink) RequestKeyFrame(now time.Time) {
 	ignore := k.closed || k.choice.paused || k.keyFrame != 0 && at-k.keyFrame < rtt
 	k.mu.Unlock()
 	if !ignore && k.source.options.Video {
-		k.source.needKeyFrame(index, at, true)
+		k.source.needKeyFrame(index, at, 0)
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *Source) Push(layer Layer, p *packet.Packet, now time.Time) {
 	needed := s.fanOut(&in)
 	p.Release()
 	if needed {
-		s.needKeyFrame(in.stream, in.at, false)
+		s.missKeyFrame(in.stream, in.at)
 	}
 }
 
@@ -233,7 +233,7 @@ func (s *Source) Attach(w Writer, o SinkOptions) *Sink {
 		s.setSinksLocked(append(slices.Clip(*s.sinks.Load()), k))
 	}
 	s.mu.Unlock()
-	k.restart()
+	k.restart(o.Patience)
 	return k
 }
 

@@ -16,7 +16,7 @@ import { Stack } from "../stack/stack.mjs";
 import { widgetHost } from "../elementcall/widget/bundle.mjs";
 import { LegacyClient } from "./client.mjs";
 import { isPainted, paint } from "./paint.mjs";
-import { command, expectMembers, expectName, inviteBot, nameOf, say } from "./talk.mjs";
+import { command, expectMembers, expectName, inviteBot, nameOf } from "./talk.mjs";
 
 stopOnSignals();
 let browser;
@@ -214,8 +214,7 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
       await legacy.close();
       legacy = await LegacyClient.open(browser, carol, { logs, keys: true });
       await meet(sealed, { widget: true });
-      await say(alice, sealed, "!call bridge on");
-      await legacy.page.waitForTimeout(3_000);
+      await command(alice, sealed, "!call bridge on");
       await legacy.place({ room: sealed });
       await legacy.becomes("connected");
       await expectAll([call, other], forCarol, legacy);

@@ -16,7 +16,7 @@ import { eventually } from "../process/eventually.mjs";
 import { stopAll, stopOnSignals } from "../process/process.mjs";
 import { Stack } from "../stack/stack.mjs";
 import { LegacyClient } from "./client.mjs";
-import { command, events, expectMembers, inviteBot, say } from "./talk.mjs";
+import { command, events, expectMembers, inviteBot } from "./talk.mjs";
 
 stopOnSignals();
 let browser;
@@ -63,10 +63,7 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
       Object.assign(sealed, { speaker: bot, member: bot });
       await inviteBot(alice, bot, sealed.room);
       await alice.setState(sealed.room, "io.element.functional_members", { service_members: [bot.id] });
-      const { event_id: order } = await say(alice, sealed.room, "!call bridge on");
-      await eventually("the bot agrees", PATIENCE_MS, async () =>
-        (await events(alice, sealed.room)).some(({ sender, content }) => sender === bot.id && content["m.relates_to"]?.["m.in_reply_to"]?.event_id === order) || undefined,
-      );
+      await command(alice, sealed.room, "!call bridge on");
       call = await Call.create(browser, alice, { widget: true, logs });
       legacy = await LegacyClient.open(browser, bob, { logs, keys: true });
     });
@@ -288,6 +285,13 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
           await expectMembers(alice, dm.room, []);
         });
 
+        /** The states of bob's two latest calls. His client says nothing of an invitation that it hears of together with its end. */
+        async function statesOf(ids, saw) {
+          const latest = [await legacy.state(0), await legacy.state(1)];
+          saw(latest);
+          return ids.map((id) => latest.find((one) => one?.id === id)?.state ?? "ended");
+        }
+
         /** Has bob's client call with this id and invitee when its own call and the bridge's cross, and returns the id of the one that is left. */
         async function cross(options) {
           const hear = await legacy.deafen();
@@ -302,18 +306,17 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
           } finally {
             await hear();
           }
-          const id = await eventually("one of two calls is left", PATIENCE_MS, async (saw) => {
-            const both = [await legacy.state(0), await legacy.state(1)].filter((one) => [options.id, ours.content.call_id].includes(one?.id));
-            saw(both);
-            const states = both.map(({ state }) => state).sort().join();
-            return states === "connected,ended" ? both.find(({ state }) => state === "connected").id : undefined;
+          const ids = [options.id, ours.content.call_id];
+          const winner = await eventually("one of two calls is left", PATIENCE_MS, async (saw) => {
+            const states = await statesOf(ids, saw);
+            return states.toSorted().join() === "connected,ended" ? ids[states.indexOf("connected")] : undefined;
           });
           await flowing(call, [call, shown()]);
           await expectMembers(alice, dm.room, [alice, dm.member]);
           await call.leave();
-          await eventually("it is over", PATIENCE_MS, async () => (await legacy.state(0)).state === "ended" && (await legacy.state(1)).state === "ended" || undefined);
+          await eventually("it is over", PATIENCE_MS, async (saw) => (await statesOf(ids, saw)).every((state) => state === "ended") || undefined);
           await expectMembers(alice, dm.room, []);
-          return id === options.id ? "bob's" : "the bridge's";
+          return winner === options.id ? "bob's" : "the bridge's";
         }
 
         test("two calls that cross are one: that with the smaller id", async () => {
@@ -328,7 +331,7 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
         sealedTest("a callserver that is killed hangs up when it is back, and calls go on as before", async () => {
           await open("join_existing");
           await legacy.place({ room: dm.room });
-          await membershipOf(dm.member);
+          await expectMembers(alice, dm.room, [dm.member]);
           await call.join();
           await expectTalk();
           await stack.callserver.kill();
@@ -346,6 +349,7 @@ for (const kind of process.env.HOMESERVER?.split(",") ?? ["synapse", "dendrite"]
           test("asked for by a command, the bot rings, encrypted", async () => {
             await open("join_existing");
             await call.join();
+            await expectMembers(alice, dm.room, [alice]); // Element Call shows the call before it says so
             const since = Date.now();
             await send("m.room.message", { msgtype: "m.text", body: `!call ring ${bob.id}` });
             const { content, encrypted } = await seen("the bot's ring", RING, since, ({ sender }) => sender === bot.id);

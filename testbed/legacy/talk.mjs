@@ -12,17 +12,18 @@ export const send = (user, room, type, content) =>
   user.request("PUT", `v3/rooms/${encodeURIComponent(room)}/send/${type}/${user.name}${sent++}`, content);
 
 /** Says something in a room. */
-export const say = (user, room, body) => send(user, room, "m.room.message", { msgtype: "m.text", body });
+const say = (user, room, body) => send(user, room, "m.room.message", { msgtype: "m.text", body });
 
 /** The latest events of a room, the newest first. */
 export const events = async (user, room) => (await user.request("GET", `v3/rooms/${encodeURIComponent(room)}/messages?dir=b&limit=60`)).chunk;
 
-/** Gives a command and waits for the bot's answer. */
+/** Gives a command, waits for the bot's answer and returns its text: in an encrypted room what cannot be read is empty. */
 export async function command(user, room, body) {
   const { event_id: id } = await say(user, room, body);
-  return eventually(`an answer to ${body}`, PATIENCE_MS, async () =>
-    (await events(user, room)).find(({ content }) => content["m.relates_to"]?.["m.in_reply_to"]?.event_id === id)?.content.body,
+  const { content } = await eventually(`an answer to ${body}`, PATIENCE_MS, async () =>
+    (await events(user, room)).find(({ content }) => content["m.relates_to"]?.["m.in_reply_to"]?.event_id === id),
   );
+  return content.body ?? "";
 }
 
 /** Has the bot in the room. */

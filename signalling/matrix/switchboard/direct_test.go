@@ -3,6 +3,7 @@ package switchboard
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -387,5 +388,45 @@ func TestWithoutBot(t *testing.T) {
 	w.ends()
 	if got := w.Stats().Invited; got != 1 {
 		t.Errorf("%d invitations", got)
+	}
+}
+
+// The poll of a user who does not agree any more is not cut off: what its answer tells is heard.
+func TestDisagreeing(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.store.words.Users = map[id.UserID]bool{bob: true} })
+	w.polled(bob, 2)
+	if err := w.BridgeUser(t.Context(), bob, false); err != nil {
+		t.Fatal(err)
+	}
+	w.agree(alice)
+	w.polled(alice, 1) // that bob is not followed any more was heeded before
+	invite := invites(two, "c1")
+	w.matrix.syncs <- fmt.Sprintf(`{"next_batch":"told","rooms":{"join":{%q:{"timeline":{"events":[{"type":"m.call.invite","event_id":"$here","sender":%q,"origin_server_ts":%d,"content":%s}]}}}}}`,
+		two, bob, time.Now().UnixMilli(), invite[3])
+	w.eventually("the invitation is heard, and refused", func() bool { return w.Stats().Refused == 1 })
+	w.ends()
+}
+
+// A call that ends while the one who is not in it becomes a member cuts that off no more than it leaves it: else it could come after what takes it back.
+func TestNodEnds(t *testing.T) {
+	w := newWorld(t, nil)
+	w.agree(bob)
+	w.knowsBob()
+	w.joins(two)
+	w.rings(two)
+	call := w.next(two, "m.call.invite", 0).content["call_id"].(string)
+	held, release := w.hold(bot)
+	w.push(says(two, "answer", call, `,"answer":{"type":"answer","sdp":"a"}`))
+	<-held
+	w.push(says(two, "hangup", call, ""))
+	w.eventually("bob's leg has left", func() bool { return w.leg(0).left() })
+	release()
+	w.ends()
+	var as []string
+	for _, s := range w.sentTo(two, member.TypeState) {
+		as = append(as, fmt.Sprint(s.as, len(s.content) > 0))
+	}
+	if want := []string{bob + "true", bot + "true", bot + "false", bob + "false"}; !slices.Equal(as, want) {
+		t.Errorf("declared and cleared %v, want %v", as, want)
 	}
 }

@@ -45,11 +45,19 @@ type matrix struct {
 	senders map[string]string         // room|type|key > sender
 	sent    []sent
 	hangs   map[string]chan struct{} // rooms whose requests wait
+	gate    *gate                    // nil: open
 	refused string                   // type of events that are not taken
 	rings   map[string]string        // room > id of the last ring
 	syncs   chan string              // what bob sees
+	polls   map[string]int           // user > polls that have begun
 	done    chan struct{}
 	events  int
+}
+
+// A gate is where the next membership in a call waits that is written as one user. Who gives up there has written nothing.
+type gate struct {
+	as            string
+	reached, open chan struct{}
 }
 
 // What was sent to a room: state has a key.
@@ -81,16 +89,38 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		}
 	}
+	if gate := m.passes(r, parts); gate != nil {
+		close(gate.reached)
+		select {
+		case <-gate.open:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	status, answer := m.answer(r.Method, r.URL.Query().Get("user_id"), parts, body)
 	w.WriteHeader(status)
 	text, _ := json.Marshal(answer)
 	_, _ = w.Write(text)
 }
 
+// passes is the gate at which a request waits.
+func (m *matrix) passes(r *http.Request, parts []string) (gate *gate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gate != nil && r.URL.Query().Get("user_id") == m.gate.as && r.Method == http.MethodPut && slices.Contains(parts, member.TypeState) {
+		gate, m.gate = m.gate, nil
+	}
+	return gate
+}
+
 // serveSync answers bob alone: once with what there is for him, then never.
 func (m *matrix) serveSync(w http.ResponseWriter, r *http.Request) {
-	switch since := r.URL.Query().Get("since"); {
-	case r.URL.Query().Get("user_id") != bob || since == "told":
+	user, since := r.URL.Query().Get("user_id"), r.URL.Query().Get("since")
+	m.mu.Lock()
+	m.polls[user]++
+	m.mu.Unlock()
+	switch {
+	case user != bob || since == "told":
 		select {
 		case <-r.Context().Done():
 		case <-m.done:
@@ -236,6 +266,12 @@ func (l *fakeLeg) Leave(sfu.Reason) {
 	l.gone = true
 }
 
+func (l *fakeLeg) left() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gone
+}
+
 // A memory is a Store.
 type memory struct {
 	mu    sync.Mutex
@@ -316,7 +352,7 @@ func newWorld(t *testing.T, change func(*world)) *world {
 	w := &world{t: t, store: &memory{}}
 	w.matrix = &matrix{
 		members: map[string][]string{many: {bot, alice, bob, "@carol:example.org"}, two: {bot, alice, bob}, secret: {bot, alice, bob}},
-		state:   map[string]map[string]any{}, senders: map[string]string{}, hangs: map[string]chan struct{}{}, rings: map[string]string{}, syncs: make(chan string, 1), done: make(chan struct{}),
+		state:   map[string]map[string]any{}, senders: map[string]string{}, hangs: map[string]chan struct{}{}, rings: map[string]string{}, polls: map[string]int{}, syncs: make(chan string, 1), done: make(chan struct{}),
 	}
 	for room, users := range w.matrix.members {
 		for _, user := range users {
@@ -405,6 +441,15 @@ func (w *world) joins(room string) {
 	w.push(e)
 }
 
+// hold keeps a user's next membership in a call back, from when reached is closed until open is called.
+func (w *world) hold(user string) (reached <-chan struct{}, open func()) {
+	g := &gate{user, make(chan struct{}), make(chan struct{})}
+	w.matrix.mu.Lock()
+	defer w.matrix.mu.Unlock()
+	w.matrix.gate = g
+	return g.reached, func() { close(g.open) }
+}
+
 // rings has alice's client ring bob.
 func (w *world) rings(room string) {
 	text, _ := json.Marshal(member.NewRing(bob, "$state", "video", time.Now(), 30*time.Second))
@@ -418,6 +463,16 @@ func (w *world) agree(users ...id.UserID) {
 			w.t.Fatal(err)
 		}
 	}
+}
+
+// polled waits until so many polls of a user have begun.
+func (w *world) polled(user string, count int) {
+	w.t.Helper()
+	w.eventually(fmt.Sprintf("poll %d of %s", count, user), func() bool {
+		w.matrix.mu.Lock()
+		defer w.matrix.mu.Unlock()
+		return w.matrix.polls[user] >= count
+	})
 }
 
 // sentTo is what was sent to a room of a type; a state key narrows it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"maunium.net/go/mautrix/id"
@@ -19,16 +20,17 @@ const (
 )
 
 // followersLoop has the calls of users who agreed to be spoken for heard in rooms where the bot is not, too, through their
-// own eyes. What is heard twice counts once. Where the wide registration is missing nothing is heard.
+// own eyes. What is heard twice counts once. Where the wide registration is missing nothing is heard. A poll that is not wanted
+// any more ends with the answer that it waits for, as those of [callserver/signalling/matrixrtc/standing] do, and for the same reason.
 func (s *Switchboard) followersLoop(ctx context.Context) {
 	var follows sync.WaitGroup
 	defer follows.Wait()
-	followed := map[id.UserID]context.CancelFunc{}
+	followed := map[id.UserID]*atomic.Bool{} // wanted
 	for {
 		agreed := s.consent.agreed()
-		for user, stop := range followed {
+		for user, wanted := range followed {
 			if !slices.Contains(agreed, user) {
-				stop()
+				wanted.Store(false)
 				delete(followed, user)
 			}
 		}
@@ -41,12 +43,10 @@ func (s *Switchboard) followersLoop(ctx context.Context) {
 				s.log.Warn("the calls of some users are noticed only in rooms with the bot: too many agreed to be spoken for", "at most", maxFollowed)
 				break
 			}
-			following, stop := context.WithCancel(ctx)
-			followed[user] = stop
-			follows.Go(func() {
-				defer stop()
-				s.followLoop(following, agent, user)
-			})
+			wanted := new(atomic.Bool)
+			wanted.Store(true)
+			followed[user] = wanted
+			follows.Go(func() { s.followLoop(ctx, agent, user, wanted) })
 		}
 		select {
 		case <-s.agreed:
@@ -66,9 +66,9 @@ func (s *Switchboard) eyesOf(user id.UserID) (homeserver.Agent, bool) {
 	return homeserver.Agent{}, false
 }
 
-func (s *Switchboard) followLoop(ctx context.Context, agent homeserver.Agent, user id.UserID) {
+func (s *Switchboard) followLoop(ctx context.Context, agent homeserver.Agent, user id.UserID, wanted *atomic.Bool) {
 	poll := agent.PollRooms(heard()...)
-	for pause := followPause; ; {
+	for pause := followPause; wanted.Load(); {
 		_, err := poll.Next(ctx)
 		switch {
 		case ctx.Err() != nil:

@@ -199,13 +199,13 @@ func (c *conversation) nod(ctx context.Context) {
 	default:
 		return
 	}
-	ctx, c.nodded = context.WithCancel(ctx)
-	c.nodding = p.Device
+	resting, nodded := context.WithCancel(ctx) // not for the write: one that is cut off may come after that which takes it back
+	c.nodding, c.nodded = p.Device, nodded
 	c.declaring.Go(func() {
 		defer c.board.rescue(c.room)
 		_, err := standin.Rules{Service: c.board.options.Standin.Service}.Declare(ctx, p)
 		if err == nil {
-			rest(ctx, nodTime)
+			rest(resting, nodTime)
 		}
 		clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTime)
 		defer cancel()

@@ -14,8 +14,7 @@ import (
 )
 
 // A proxy hands requests on to a homeserver, those that name one room later. What it has taken it hands on, even if whoever
-// sent it has given up or is gone: it was on its way. (Dendrite 0.15.2 with SQLite does not survive requests that are taken back
-// in the middle, as those of a server that is killed: "cannot start a transaction within a transaction".) Safe for concurrent use.
+// sent it has given up or is gone: it was on its way. Safe for concurrent use.
 type proxy struct {
 	next *httputil.ReverseProxy
 

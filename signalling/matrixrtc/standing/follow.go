@@ -26,7 +26,7 @@ const (
 //	starting --(the first answer)--> live --(the user left the room, or may not poll)--> ended: another user's takes its place
 //
 // One that is not wanted any more ends with the answer that it waits for, half a minute later at most. It is not cut off:
-// Dendrite with SQLite that loses a client while it computes an answer holds its database locked for ten seconds.
+// Dendrite on SQLite, if it is built without cgo, leaves its database locked when a client goes away while it computes an answer.
 type follow struct {
 	eyes homeserverUser
 

@@ -48,13 +48,13 @@ suite_elementcall() {
 	prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/elementcall/test.mjs &&
 		node --test-reporter=spec testbed/elementcall/exits.mjs
 }
-# Each of the two homeservers has its part here, and both have all of it in make long PART=legacy. Rooms for two are at Synapse: with pages that come and
-# go for minutes Dendrite on SQLite may come to "cannot start a transaction within a transaction", after which it answers nobody.
+# Each of the two homeservers has its part here, and both have all of it in make long PART=legacy.
 suite_legacy() {
-	echo "two older clients and the bridge at Dendrite, rooms for two at Synapse; all at both: make long PART=legacy"
+	echo "two older clients, the bridge and unencrypted rooms for two at Dendrite, rooms for two at Synapse; all at both: make long PART=legacy"
 	prepare_browsers && prepare_homeservers && HOMESERVER=dendrite node --test-reporter=spec testbed/legacy/test.mjs &&
 		HOMESERVER=dendrite node --test-reporter=spec testbed/legacy/bridge.mjs &&
-		HOMESERVER=synapse node --test-reporter=spec testbed/legacy/dm.mjs
+		HOMESERVER=synapse node --test-reporter=spec testbed/legacy/dm.mjs &&
+		HOMESERVER=dendrite ROOM=unencrypted node --test-reporter=spec testbed/legacy/dm.mjs
 }
 suite_legs() { prepare_homeservers && SHORT=1 HOMESERVER=${HOMESERVER:-dendrite} node testbed/legs/main.mjs; } # a hundred: make long PART=legs
 suite_federation() { prepare_browsers && prepare_homeservers && node --test-reporter=spec testbed/federation/test.mjs; }

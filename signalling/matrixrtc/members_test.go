@@ -25,6 +25,7 @@ type matrix struct {
 	acl     string            // content of m.room.server_acl
 	levels  string            // content of m.room.power_levels
 	asked   []string          // who looked: a user, or MSC4502
+	during  func()            // what happens while somebody looks; nil = nothing
 }
 
 func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -57,6 +58,9 @@ func (m *matrix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(404, "M_UNRECOGNIZED")
 	default:
 		m.asked = append(m.asked, who)
+		if m.during != nil {
+			m.during()
+		}
 		switch {
 		case !inRoom || m.members[who] != "join":
 			fail(403, "M_FORBIDDEN")
@@ -131,6 +135,26 @@ func TestAdmission(t *testing.T) {
 	if s := w.Stats().Members; s.Outside != 6 || s.Unavailable != 1 || s.Unverifiable != 0 || s.Unverified != 0 {
 		t.Errorf("counted %+v", s)
 	}
+}
+
+// A membership that an event speaks against while it is asked for is asked for again: who is in then is let in, and nobody on an answer that was overtaken.
+func TestOvertaken(t *testing.T) {
+	m := &matrix{members: map[string]string{"@alice:example.org": "join"}}
+	_, connect := withMatrix(t, m, wide())
+	w := newWorld(t, connect)
+	events := 1
+	m.set(func() {
+		m.during = func() {
+			if events > 0 {
+				events--
+				w.members.Forget()
+			}
+		}
+	})
+	expect(t, w.do(t, "POST", "/sfu/get", sfuGetBody("T")), 200, "")
+	w.members.Forget()
+	m.set(func() { events = 10 }) // it goes on changing
+	expect(t, w.do(t, "POST", "/sfu/get", sfuGetBody("T")), 403, "M_FORBIDDEN")
 }
 
 func TestUnverifiable(t *testing.T) {

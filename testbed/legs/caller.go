@@ -32,6 +32,8 @@ type session struct {
 	over      chan struct{} // closed when the bot hangs up or rejects
 
 	mu      sync.Mutex
+	answer  time.Time // by the bot
+	linked  time.Time // ICE and DTLS
 	first   time.Time // packet
 	ended   time.Time // by the bot
 	reason  string
@@ -125,6 +127,13 @@ func (s *session) open(api *webrtc.API) (err error) {
 	if _, err = s.peer.AddTrack(s.voice); err != nil {
 		return err
 	}
+	s.peer.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if state == webrtc.PeerConnectionStateConnected && s.linked.IsZero() {
+			s.linked = time.Now()
+		}
+	})
 	s.peer.OnTrack(func(t *webrtc.TrackRemote, _ *webrtc.RTPReceiver) { // in a goroutine of its own, which ends with the peer
 		buffer := make([]byte, 1500)
 		for first := true; ; first = false {
@@ -158,6 +167,9 @@ func (c *caller) listen(ctx context.Context, e incoming, at time.Time) {
 	}
 	switch e.Type {
 	case "m.call.answer":
+		s.mu.Lock()
+		s.answer = at
+		s.mu.Unlock()
 		if err := s.take(what.Answer); err != nil {
 			s.fail(err)
 			return

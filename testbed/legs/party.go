@@ -147,7 +147,9 @@ func (p *party) speakLoop(ctx context.Context) {
 type report struct {
 	User   string  `json:"user"`
 	Room   string  `json:"room"`
-	MS     float64 `json:"ms,omitempty"` // from the invitation to the first packet
+	MS     float64 `json:"ms,omitempty"` // from the invitation to the first packet, and below to the answer, and to ICE and DTLS connected
+	Answer float64 `json:"answer,omitempty"`
+	Linked float64 `json:"linked,omitempty"`
 	Failed string  `json:"failed,omitempty"`
 }
 
@@ -207,7 +209,8 @@ func (c *caller) try(ctx context.Context) report {
 	case <-s.heard:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		r.MS = float64(s.first.Sub(s.invited).Microseconds()) / 1000
+		since := func(t time.Time) float64 { return float64(max(t.Sub(s.invited), 0).Microseconds()) / 1000 } // 0: not noticed
+		r.MS, r.Answer, r.Linked = since(s.first), since(s.answer), since(s.linked)
 	case <-s.over:
 		r.Failed = "hung up: " + s.reason
 	case <-ctx.Done():

@@ -70,12 +70,7 @@ func (d *Description) Reply(pion string, version uint64, plans map[string]*Plan)
 		if m.MediaName.Port = carrier.MediaName.Port; s.Rejected {
 			m.MediaName.Port = sdp.RangedPort{}
 		}
-		m.Attributes = slices.Clone(transport)
-		for i := range m.Attributes {
-			if m.Attributes[i].Key == "mid" {
-				m.Attributes[i].Value = s.MID
-			}
-		}
+		m.Attributes = named(transport, s.MID)
 		out.MediaDescriptions = append(out.MediaDescriptions, m)
 	}
 	return compose(out, plans, d.Mixed)
@@ -127,6 +122,17 @@ func transportLines(m *sdp.MediaDescription) []sdp.Attribute {
 		switch a.Key {
 		case "mid", "ice-ufrag", "ice-pwd", "setup":
 			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// named returns the lines of a section as those of the section mid.
+func named(lines []sdp.Attribute, mid string) []sdp.Attribute {
+	out := slices.Clone(lines)
+	for i := range out {
+		if out[i].Key == "mid" {
+			out[i].Value = mid
 		}
 	}
 	return out

@@ -57,13 +57,8 @@ var transportAttributes = []string{"ice-ufrag", "ice-pwd", "ice-options", "finge
 func (d *Description) Carrier() (string, error) {
 	s := d.carrier()
 	m, mid := s.inner(nil), d.tag()
-	for i := range m.Attributes {
-		if m.Attributes[i].Key == "mid" {
-			m.Attributes[i].Value = mid
-		}
-	}
 	m.MediaName.Port.Value = 9 // a section that is only in a bundle has none
-	m.Attributes = slices.DeleteFunc(undirected(m.Attributes), func(a sdp.Attribute) bool { return a.Key == "bundle-only" })
+	m.Attributes = slices.DeleteFunc(undirected(named(m.Attributes, mid)), func(a sdp.Attribute) bool { return a.Key == "bundle-only" })
 	if s.Kind != Application {
 		m.WithPropertyAttribute("sendonly") // whatever it is by now: Pion would stop what is only on hold
 	}

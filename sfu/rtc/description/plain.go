@@ -100,12 +100,7 @@ func Extend(pion string, version uint64, more []NewSection) (string, error) {
 			Media: map[Kind]string{Audio: "audio", Video: "video"}[s.Kind], Port: sdp.RangedPort{Value: 9},
 			Protos: strings.Split("UDP/TLS/RTP/SAVPF", "/"),
 		}, ConnectionInformation: &sdp.ConnectionInformation{NetworkType: "IN", AddressType: "IP4", Address: &sdp.Address{Address: "0.0.0.0"}}}
-		for _, a := range transport {
-			if a.Key == "mid" {
-				a.Value = s.MID
-			}
-			m.Attributes = append(m.Attributes, a)
-		}
+		m.Attributes = named(transport, s.MID)
 		d.MediaDescriptions = append(d.MediaDescriptions, m)
 	}
 	out, err := d.Marshal()

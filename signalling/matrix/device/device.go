@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -94,8 +95,10 @@ type Device struct {
 
 // A life is a device from its login until its place is gone.
 type life struct {
-	device  id.DeviceID
-	agent   homeserver.Agent // as the device
+	device id.DeviceID
+	agent  homeserver.Agent // as the device
+
+	using   sync.RWMutex // held for reading while the two are used, save by mailLoop, which alone replaces them
 	store   *crypto.SQLCryptoStore
 	machine *crypto.OlmMachine
 }
@@ -146,7 +149,7 @@ func (d *Device) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer l.machine.Destroy()
+	defer func() { l.machine.Destroy() }() // the one that it has by then
 	d.log.Info("encryption is ready", "device", birth.Device, "new", birth.New, "signed", birth.Signed)
 	if birth.Lost != "" {
 		d.log.Warn("a new device takes the place of the former: clients show it as new, and what was written to the former is not read", "device", birth.Device, "reason", birth.Lost)
@@ -160,12 +163,13 @@ func (d *Device) live(ctx context.Context) error {
 	return d.mailLoop(ctx, l)
 }
 
-// alive returns the life, or ErrNotReady.
-func (d *Device) alive() (*life, error) {
-	if l := d.life.Load(); l != nil {
-		return l, nil
+// alive returns the life, and what to call when done with it, or ErrNotReady.
+func (d *Device) alive() (l *life, done func(), err error) {
+	if l = d.life.Load(); l == nil {
+		return nil, nil, ErrNotReady
 	}
-	return nil, ErrNotReady
+	l.using.RLock()
+	return l, l.using.RUnlock, nil
 }
 
 // ID is the device's id while it has a place, else empty.

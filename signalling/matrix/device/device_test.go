@@ -3,8 +3,10 @@ package device
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +144,61 @@ func TestLetters(t *testing.T) {
 		them = k.open(t, server, alice, them.directory)
 		if l := next(t, "the letter of the night", them.letters); string(l.Content) != `{"text":"while you slept"}` {
 			t.Errorf("got %s", l.Content)
+		}
+	})
+}
+
+// TestStrangersAreForgotten has more messages come than are dealt with at a time, by senders of whom nothing is known. The
+// library has nothing of them in memory afterwards, and the device still gets its letters, by the same sessions.
+func TestStrangersAreForgotten(t *testing.T) {
+	each(t, func(t *testing.T, k *keyserver, server string) {
+		us, them := k.open(t, server, bot, t.TempDir()), k.open(t, server, alice, t.TempDir())
+		next(t, "our birth", us.births)
+		next(t, "their birth", them.births)
+		write := func(text string) {
+			t.Helper()
+			missed, err := them.Send(t.Context(), "org.example.letter", []Recipient{{bot, us.ID()}}, json.RawMessage(`{"text":"`+text+`"}`))
+			if err != nil || len(missed) > 0 {
+				t.Fatalf("missed %v, %v", missed, err)
+			}
+			if l := next(t, "the letter", us.letters); string(l.Content) != `{"text":"`+text+`"}` {
+				t.Fatalf("got %s", l.Content)
+			}
+		}
+		write("before")
+		l := us.life.Load()
+		known := func() int {
+			return reflect.ValueOf(l.machine.CryptoStore).Elem().FieldByName("olmSessionCache").Len()
+		}
+		stranger := func(key string) object {
+			return object{"type": "m.room.encrypted", "sender": "@mallory:example.org", "content": object{
+				"algorithm": "m.olm.v1.curve25519-aes-sha2", "sender_key": key,
+				"ciphertext": object{string(l.machine.GetAccount().IdentityKey()): object{"type": 1, "body": "AAAA"}},
+			}}
+		}
+		long, _ := json.Marshal(stranger(strings.Repeat("A", 60_000))) // strings always encode
+		var e event.Event
+		if err := json.Unmarshal(long, &e); err != nil {
+			t.Fatal(err)
+		}
+		e.Type.Class = event.ToDeviceEventType
+		if us.receive(t.Context(), l, &e); known() != 1 {
+			t.Errorf("a message under a key that is none made %d senders of one", known())
+		}
+		k.set(func() {
+			s := k.devices[bot][string(us.ID())]
+			for n := range maxHad {
+				s.inbox = append(s.inbox, stranger(fmt.Sprintf("%043d", n)))
+			}
+		})
+		write("meanwhile") // with them, or after them
+		write("after")
+		us.stop() // and with it what the library does by itself
+		if n := reflect.ValueOf(l.machine).Elem().FieldByName("recentlyUnwedged").Len(); n > 0 {
+			t.Errorf("%d senders are remembered", n)
+		}
+		if n := known(); n != 1 {
+			t.Errorf("sessions with %d devices are in memory, want alice's", n)
 		}
 	})
 }

@@ -21,6 +21,10 @@ const (
 	indexLife = 24 * time.Hour
 	// sessionLife is how long keys of others are kept that nobody renews. Clients renew theirs each week.
 	sessionLife = 60 * 24 * time.Hour
+	// maxHad is how many messages are taken in until the library forgets what it keeps of their senders.
+	maxHad = 256
+	// senderKeySize is the length of a key of Curve25519 in unpadded Base64.
+	senderKeySize = 43
 )
 
 // mailLoop deals with mail until the device is no more, or ctx ends.
@@ -30,11 +34,20 @@ func (d *Device) mailLoop(ctx context.Context, l *life) error {
 		return err
 	}
 	var swept time.Time
+	had := 0 // messages since the library forgot
 	for pause := firstPause; ; {
 		began := d.options.Now()
 		if began.Sub(swept) >= sweepPause {
 			d.sweep(ctx, began)
-			swept = began
+			swept, had = began, maxHad
+		}
+		if had >= maxHad && l.using.TryLock() {
+			err := d.renew(ctx, l)
+			l.using.Unlock()
+			if err != nil {
+				return err
+			}
+			had = 0
 		}
 		m, err := l.agent.Mail(ctx, since)
 		if err != nil {
@@ -53,6 +66,7 @@ func (d *Device) mailLoop(ctx context.Context, l *life) error {
 			return err
 		}
 		since = m.Next
+		had += len(m.Events)
 		if m.Empty() && !sleep(ctx, mailPause-d.options.Now().Sub(began)) {
 			return nil
 		}
@@ -95,6 +109,9 @@ func (d *Device) receive(ctx context.Context, l *life, e *event.Event) {
 		l.machine.HandleToDeviceEvent(ctx, e)
 		return
 	}
+	if len(e.Content.AsEncrypted().SenderKey) != senderKeySize {
+		return // no key; the library would remember it whatever its length
+	}
 	// Not HandleToDeviceEvent, which forgets what it decrypted unless it knows the type.
 	decrypted := l.machine.HandleEncryptedEvent(ctx, e)
 	if decrypted == nil || d.options.Letter == nil {
@@ -114,6 +131,9 @@ func (d *Device) sweep(ctx context.Context, now time.Time) {
 	if err == nil {
 		_, err = db.Exec(ctx, "DELETE FROM crypto_megolm_inbound_session WHERE account_id=$1 AND received_at < $2", string(d.options.Agent.User()), now.Add(-sessionLife).UTC())
 	}
+	if err == nil {
+		err = d.store.DeleteOldOlmHashes(ctx, now.Add(-indexLife)) // the library does sooner, if it lives for long enough
+	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("old keys are not removed", "err", err)
 	}
@@ -128,10 +148,11 @@ type Recipient struct {
 // Send encrypts a message for each of several devices and sends it. It returns those that it could not be sent to: their keys
 // are not to be had. An error means that it was sent to none.
 func (d *Device) Send(ctx context.Context, kind string, to []Recipient, content json.RawMessage) (missed []Recipient, err error) {
-	l, err := d.alive()
+	l, done, err := d.alive()
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	users := make(map[id.UserID]bool)
 	for _, r := range to {
 		users[r.User] = true

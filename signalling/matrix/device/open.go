@@ -133,15 +133,9 @@ func (d *Device) enter(ctx context.Context, device id.DeviceID) (*life, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &life{device: device, agent: agent, store: newStore(d.options, device)}
-	l.machine = crypto.NewOlmMachine(agent.Client(), libraryLog(d.log), l.store, &d.rooms)
-	l.machine.DontStoreOutboundKeys = true // nobody reads here what it said itself
-	l.machine.IgnorePostDecryptionParseErrors = true
-	l.machine.DisableRatchetTracking = true // one write less for each event that is read
-	l.machine.SessionReceived = func(_ context.Context, room id.RoomID, session id.SessionID, _ uint32) {
-		if d.options.Keys != nil {
-			d.options.Keys(room, session)
-		}
+	l := &life{device: device, agent: agent}
+	if err := d.load(ctx, l); err != nil {
+		return nil, err
 	}
 	if err := d.present(ctx, l); err != nil {
 		l.machine.Destroy()
@@ -150,11 +144,41 @@ func (d *Device) enter(ctx context.Context, device id.DeviceID) (*life, error) {
 	return l, nil
 }
 
-// present loads the keys and has them at the homeserver.
-func (d *Device) present(ctx context.Context, l *life) error {
-	if err := l.machine.Load(ctx); err != nil {
+// load gives a life the library's part, with the keys of the store.
+func (d *Device) load(ctx context.Context, l *life) error {
+	store := newStore(d.options, l.device)
+	machine := crypto.NewOlmMachine(l.agent.Client(), libraryLog(d.log), store, &d.rooms)
+	machine.DontStoreOutboundKeys = true // nobody reads here what it said itself
+	machine.IgnorePostDecryptionParseErrors = true
+	machine.DisableRatchetTracking = true // one write less for each event that is read
+	machine.SessionReceived = func(_ context.Context, room id.RoomID, session id.SessionID, _ uint32) {
+		if d.options.Keys != nil {
+			d.options.Keys(room, session)
+		}
+	}
+	if err := machine.Load(ctx); err != nil {
+		machine.Destroy()
 		return err
 	}
+	l.store, l.machine = store, machine
+	return nil
+}
+
+// renew has the library forget what is in the store, too. It keeps every session with a device, and every sender of what it
+// could not read, for as long as it lives, and anybody can send any number of messages. Nobody else uses it meanwhile.
+func (d *Device) renew(ctx context.Context, l *life) error {
+	former := l.machine
+	former.Destroy() // what it does by itself ends before others go on with the same sessions
+	if err := d.load(ctx, l); err != nil {
+		return fmt.Errorf("load the keys of our device again: %w", err)
+	}
+	l.machine.CrossSigningKeys = former.CrossSigningKeys
+	l.machine.GetAccount().Shared = former.GetAccount().Shared
+	return nil
+}
+
+// present has the keys at the homeserver.
+func (d *Device) present(ctx context.Context, l *life) error {
 	user := d.options.Agent.User()
 	known, err := l.machine.Client.QueryKeys(ctx, &mautrix.ReqQueryKeys{DeviceKeys: mautrix.DeviceKeysRequest{user: {l.device}}})
 	if err != nil {

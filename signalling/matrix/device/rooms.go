@@ -132,10 +132,11 @@ func (r *rooms) FindSharedRooms(context.Context, id.UserID) ([]id.RoomID, error)
 // Encrypt makes of an event what is sent in its place, as m.room.encrypted, into a room that the user is in, and gives the
 // devices of everybody who is in the room the key. What it relates to stays readable.
 func (d *Device) Encrypt(ctx context.Context, room id.RoomID, kind string, content any) (json.RawMessage, error) {
-	l, err := d.alive()
+	l, done, err := d.alive()
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	defer d.rooms.locks.WithLock(room)()
 	members, err := d.options.Agent.JoinedMembers(ctx, room)
 	if err != nil {
@@ -177,10 +178,11 @@ var trusted = []id.TrustState{
 // Decrypt opens an event of type m.room.encrypted, which it leaves as it is. The error may be or wrap ErrNoKey, ErrWithheld
 // or ErrForged.
 func (d *Device) Decrypt(ctx context.Context, e *event.Event) (*event.Event, error) {
-	l, err := d.alive()
+	l, done, err := d.alive()
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	sealed := *e
 	sealed.Content = event.Content{VeryRaw: e.Content.VeryRaw}
 	if err := sealed.Content.ParseRaw(event.EventEncrypted); err != nil {
@@ -209,10 +211,11 @@ func (d *Device) Decrypt(ctx context.Context, e *event.Event) (*event.Event, err
 
 // AskForKey asks the device that encrypted an event, and the sender's others, for its key.
 func (d *Device) AskForKey(ctx context.Context, e *event.Event) error {
-	l, err := d.alive()
+	l, done, err := d.alive()
 	if err != nil {
 		return err
 	}
+	defer done()
 	var c event.EncryptedEventContent
 	if err := json.Unmarshal(e.Content.VeryRaw, &c); err != nil {
 		return err

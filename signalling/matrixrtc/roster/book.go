@@ -9,8 +9,13 @@ import (
 	"callserver/signalling/matrixrtc/member"
 )
 
-// maxTasks is how many tasks Due hands out at a time.
-const maxTasks = 64
+const (
+	// maxTasks is how many tasks Due hands out at a time.
+	maxTasks = 64
+	// maxIdentities bounds those of a stay under which nobody is here. Clients make up the id of their membership, anew with
+	// each, and each id makes two.
+	maxIdentities = 32
+)
 
 // Rules are what an operator decides, and where this server is.
 type Rules struct {
@@ -114,6 +119,24 @@ func (b *Book) watch(st *stay, ids ...string) {
 		b.watched[k][st] = struct{}{}
 		st.stored = false
 	}
+	for len(st.identities) > maxIdentities {
+		idle := slices.IndexFunc(st.identities, func(identity string) bool { return len(b.sessions[Key{st.Call, identity}]) == 0 })
+		if idle < 0 {
+			return
+		}
+		b.unwatch(st, st.identities[idle])
+		delete(st.coming, st.identities[idle])
+		st.identities = slices.Delete(st.identities, idle, idle+1)
+	}
+}
+
+// unwatch ends what watch began. A participant who comes under the identity all the same is watched again.
+func (b *Book) unwatch(st *stay, identity string) {
+	k := Key{st.Call, identity}
+	delete(b.watched[k], st)
+	if len(b.watched[k]) == 0 {
+		delete(b.watched, k)
+	}
 }
 
 // keep has the stay stored if that is of use after a restart.
@@ -135,11 +158,7 @@ func (b *Book) forget(st *stay) {
 	}
 	delete(b.stays, st.Stay)
 	for _, identity := range st.identities {
-		k := Key{st.Call, identity}
-		delete(b.watched[k], st)
-		if len(b.watched[k]) == 0 {
-			delete(b.watched, k)
-		}
+		b.unwatch(st, identity)
 	}
 	if b.clears(st.User) {
 		b.changes = append(b.changes, Change{Record: st.record(), Over: true})

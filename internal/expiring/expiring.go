@@ -1,6 +1,6 @@
 // Package expiring is a map that forgets: each entry at the time it was given, and arbitrary ones when it is full.
 // It owns the bound, so that what strangers make a server remember never grows beyond it. It never reads the clock and
-// starts no goroutine: callers pass now, and what has expired is swept when the room is needed.
+// starts no goroutine: callers pass now, and what has expired is swept when the entries have doubled since the last sweep.
 package expiring
 
 import (
@@ -14,7 +14,11 @@ type Map[K comparable, V any] struct {
 
 	mu      sync.Mutex
 	entries map[K]entry[V]
+	sweepAt int // entries
 }
+
+// firstSweep is how many entries are not worth a sweep.
+const firstSweep = 64
 
 type entry[V any] struct {
 	value V
@@ -23,7 +27,7 @@ type entry[V any] struct {
 
 // New returns an empty map for at most limit entries.
 func New[K comparable, V any](limit int) *Map[K, V] {
-	return &Map[K, V]{max: limit, entries: make(map[K]entry[V])}
+	return &Map[K, V]{max: limit, entries: make(map[K]entry[V]), sweepAt: min(limit, firstSweep)}
 }
 
 // Get returns what was put under the key, unless it has expired by now.
@@ -42,7 +46,7 @@ func (m *Map[K, V]) Get(key K, now time.Time) (V, bool) {
 func (m *Map[K, V]) Put(key K, value V, now, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, known := m.entries[key]; !known && len(m.entries) >= m.max {
+	if _, known := m.entries[key]; !known && len(m.entries) >= m.sweepAt {
 		m.sweepLocked(now)
 	}
 	m.entries[key] = entry[V]{value, until}
@@ -56,14 +60,16 @@ func (m *Map[K, V]) First(key K, value V, now, until time.Time) V {
 	switch {
 	case known && now.Before(found.until):
 		return found.value
-	case !known && len(m.entries) >= m.max:
+	case !known && len(m.entries) >= m.sweepAt:
 		m.sweepLocked(now)
 	}
 	m.entries[key] = entry[V]{value, until}
 	return value
 }
 
+// sweepLocked removes what has expired, and makes room in a map that is full all the same.
 func (m *Map[K, V]) sweepLocked(now time.Time) {
+	defer func() { m.sweepAt = min(m.max, max(firstSweep, 2*len(m.entries))) }()
 	for k, found := range m.entries {
 		if !now.Before(found.until) {
 			delete(m.entries, k)

@@ -49,3 +49,23 @@ func TestFirstCounts(t *testing.T) {
 		t.Errorf("%d entries, at most 2", n)
 	}
 }
+
+// TestExpiredEntriesGo has entries come one a second and live for ten: the map holds about what lives, far below its limit.
+func TestExpiredEntriesGo(t *testing.T) {
+	for name, put := range map[string]func(m *Map[int, int], key int, now, until time.Time){
+		"Put":   func(m *Map[int, int], key int, now, until time.Time) { m.Put(key, 0, now, until) },
+		"First": func(m *Map[int, int], key int, now, until time.Time) { m.First(key, 0, now, until) },
+	} {
+		m, now := New[int, int](100_000), time.Unix(0, 0)
+		for i := range 10_000 {
+			now = now.Add(time.Second)
+			put(m, i, now, now.Add(10*time.Second))
+			if _, ok := m.Get(max(0, i-9), now); !ok {
+				t.Fatalf("%s: an entry is gone after 9 s", name)
+			}
+			if n := len(m.entries); n > firstSweep {
+				t.Fatalf("%s: %d entries after %d s, of which 10 live", name, n, i)
+			}
+		}
+	}
+}

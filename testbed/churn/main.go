@@ -179,9 +179,14 @@ func (s *server) metric(ctx context.Context, name string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return number(text, name)
+}
+
+// number is what follows a name on its line.
+func number(text, name string) (float64, error) {
 	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(text)
 	if found == nil {
-		return 0, fmt.Errorf("no metric %s", name)
+		return 0, fmt.Errorf("no number %s", name)
 	}
 	return strconv.ParseFloat(found[1], 64)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -71,13 +72,17 @@ func kill(ctx context.Context, s *server, calls int) error {
 // Bars of rooms: what may be left of a thousand rooms.
 const (
 	moreGoroutines = 20
-	moreHeap       = 8 << 20 // bytes: pools, maps that do not shrink
+	moreHeap       = 8 << 20 // bytes: pools, and what the runtime keeps of each goroutine that there was at once
+	// growingHeap is in bytes, see growth. A thousand rooms leave some ten thousand more or less; what remembers each room by
+	// its name alone, 32 bytes, is more than this after twenty times.
+	growingHeap = 384 << 10
 )
 
 // rooms: a participant opens each of many rooms and leaves it, again and again, and nothing is left of them. The first time is
 // not counted: pools fill.
 func rooms(ctx context.Context, s *server, calls, cycles int) error {
 	var first footprint
+	var heaps []float64
 	for cycle := range cycles + 1 {
 		o := s.options(bench.Load{Rooms: calls, Publishers: 1, Audio: true}, 100)
 		o.Warmup, o.Duration, o.Progress = time.Second, time.Second, nil
@@ -93,6 +98,7 @@ func rooms(ctx context.Context, s *server, calls, cycles int) error {
 			return err
 		}
 		fmt.Printf("cycle %2d: %v, join p99 %.0f ms\n", cycle, now, float64(report.Joins.P99)/1e6)
+		heaps = append(heaps, now.heap)
 		if cycle == 0 {
 			first = now
 			continue
@@ -100,9 +106,22 @@ func rooms(ctx context.Context, s *server, calls, cycles int) error {
 		if now.goroutines > first.goroutines+moreGoroutines || now.heap > first.heap+moreHeap {
 			return fmt.Errorf("cycle %d left something: %v, after the first %v", cycle, now, first)
 		}
+		if grew := growth(heaps); grew > growingHeap {
+			return fmt.Errorf("cycle %d: something is left each time, %.0f KiB so far", cycle, grew/1024)
+		}
 		runtime.GC() // the generator's own
 	}
 	return nil
+}
+
+// growth is by how much the lowest of five times at the end is above the lowest of five at the beginning: after some times the
+// heap holds a megabyte more, and after the next it does not.
+func growth(heaps []float64) float64 {
+	const some = 5
+	if len(heaps) < 2*some {
+		return 0
+	}
+	return slices.Min(heaps[len(heaps)-some:]) - slices.Min(heaps[:some])
 }
 
 // A footprint is what an empty server takes.
@@ -130,13 +149,17 @@ func (s *server) footprint(ctx context.Context) (f footprint, err error) {
 	if err != nil {
 		return f, err
 	}
-	for range 2 { // what was pooled goes with the second
-		if _, err := s.get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+	// What was pooled goes with the second collection. The profile says what the heap held just after it: a metric would
+	// count what it takes to write profile and metrics, too, which is megabytes, and the more the more the server has done.
+	for range 2 {
+		profile, err := s.get(ctx, "/debug/pprof/heap?gc=1&debug=1")
+		if err != nil {
+			return f, err
+		}
+		if f.heap, err = number(profile, "# HeapAlloc ="); err != nil {
 			return f, err
 		}
 	}
-	if f.heap, err = s.metric(ctx, "go_memstats_heap_alloc_bytes"); err == nil {
-		f.resident, err = s.metric(ctx, "process_resident_memory_bytes")
-	}
+	f.resident, err = s.metric(ctx, "process_resident_memory_bytes")
 	return f, err
 }

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"sfu/rtc/description": {},
 	"sfu/rtc/port":        {"sfu/packet", "sfu/udp"},
 	"sfu/srtp":            {},
-	"sfu/ingress":         {"sfu/packet", "sfu/srtp"},
+	"sfu/ingress":         {"sfu/packet", "sfu/srtp", "sfu/bandwidth"},
 	"sfu/egress":          {"sfu/forward", "sfu/bandwidth", "sfu/srtp", "sfu/udp"},
 
 	"signalling/token":        {},

@@ -1,5 +1,5 @@
-// A budget is how many bits per second may be used. Package bandwidth owns finding it out for one receiver, from what that reports about the
-// packets that it was sent, and the choice of what is withheld so that a budget holds: the upper layers of videos first.
+// A budget is how many bits per second may be used. Package bandwidth owns finding it out for one line, from what a receiver reports about the
+// packets that it was sent or from when those of a publisher come, and the choice of what is withheld so that a budget holds: the upper layers of videos first.
 // It never sends, reads a clock, or withholds sound. docs/bandwidth.md explains it in words, with an example.
 package bandwidth
 

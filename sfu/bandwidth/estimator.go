@@ -79,7 +79,7 @@ func (e *Estimator) Feedback(b []byte, now time.Duration) {
 			return
 		}
 		p.size |= flagFound
-		arrived := e.clock.extend(r.at)
+		arrived := e.clock.extend(r.at, roundTime)
 		e.probe.note(r.number, p.length(), arrived)
 		e.delays.note(at, arrived, p.length(), e.changed, now)
 		if r.number-e.newest < 1<<15 || e.heard == 0 {
@@ -223,7 +223,7 @@ func (r *rates) rate() int64 {
 	return int64(r.bytes[last]-r.bytes[first]) * 8 * int64(time.Second) / int64(r.at[last]-r.at[first])
 }
 
-// clock turns the receiver's times, which go round, into ones that do not.
+// clock turns the other side's times, which begin anew after a round, into ones that do not.
 type clock struct {
 	known bool
 	last  time.Duration
@@ -231,17 +231,17 @@ type clock struct {
 
 const roundTime = (1 << 24) * referenceUnit
 
-func (c *clock) extend(at time.Duration) time.Duration {
+func (c *clock) extend(at, round time.Duration) time.Duration {
 	if !c.known {
 		c.known, c.last = true, at
 		return at
 	}
-	d := (at - c.last) % roundTime
+	d := (at - c.last) % round
 	switch {
-	case d > roundTime/2:
-		d -= roundTime
-	case d < -roundTime/2:
-		d += roundTime
+	case d > round/2:
+		d -= round
+	case d < -round/2:
+		d += round
 	}
 	at = c.last + d
 	c.last = max(c.last, at)

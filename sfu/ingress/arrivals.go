@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"callserver/sfu/bandwidth"
 	"callserver/sfu/packet"
 
 	"github.com/pion/rtcp"
@@ -38,6 +39,7 @@ type Arrivals struct {
 	end      uint64   // one past the highest
 	reported uint8    // reports so far, modulo 256
 	pending  bool
+	line     bandwidth.Uplink
 }
 
 func newArrivals(ssrc uint32) *Arrivals { return &Arrivals{ssrc: ssrc} }
@@ -49,10 +51,31 @@ func (a *Arrivals) probe(b []byte, now time.Time) {
 	}
 }
 
+// take notes a packet of so many bytes.
+func (a *Arrivals) take(p *packet.Packet, size int, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.recordLocked(p.SSRC, p.TransportSequence, now)
+	if p.HasSendTime {
+		a.line.Note(p.SendTime, size, now.Sub(a.start))
+	}
+}
+
+// Limit is how many bits/s the client's line carries while it sends more than that; false means that it does not.
+func (a *Arrivals) Limit(now time.Time) (bitrate int64, limited bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.line.Limit(now.Sub(a.start))
+}
+
 // record notes the arrival of a packet.
 func (a *Arrivals) record(ssrc uint32, number uint16, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.recordLocked(ssrc, number, now)
+}
+
+func (a *Arrivals) recordLocked(ssrc uint32, number uint16, now time.Time) {
 	seq := a.numbers.Unwrap(number)
 	if len(a.times) == 0 {
 		a.times, a.start = make([]uint32, smallestWindow), now

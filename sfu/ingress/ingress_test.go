@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 	idRID
 	idRepaired
 	idTransport
+	idLeft
 )
 
 var names = Names{MID: idMID, RID: idRID, RepairedRID: idRepaired}
@@ -47,6 +49,7 @@ func (s *section) Report(layer int8, ssrc uint32, sr *rtcp.SenderReport, _ time.
 type world struct {
 	*Inlet
 	t        testing.TB
+	at       time.Duration // when packets arrive, since start
 	client   *pion.Context
 	audio    section
 	video    section
@@ -75,7 +78,7 @@ func (w *world) terms() []*Terms {
 	return []*Terms{
 		{MID: "0", To: &w.audio, Payloads: [2]uint8{111, 111}, Names: Names{MID: idMID}},
 		{MID: "1", To: &w.video, Payloads: [2]uint8{96, 96}, RTX: 97, RIDs: []string{"q", "h", "f"}, Names: names,
-			Extensions: packet.Extensions{TransportCC: idTransport}},
+			Extensions: packet.Extensions{TransportCC: idTransport, SendTime: idLeft}},
 	}
 }
 
@@ -86,6 +89,7 @@ type rtp struct {
 	seq            uint16
 	mid, rid, rrid string
 	transport      uint16
+	left           time.Duration // by the client's clock; 0 is not told
 	payload        string
 }
 
@@ -102,6 +106,10 @@ func (r rtp) marshal() []byte {
 	}
 	if r.transport != 0 {
 		b = binary.BigEndian.AppendUint16(append(b, idTransport<<4|1), r.transport)
+	}
+	if r.left != 0 {
+		left := uint32(r.left << 18 / time.Second)
+		b = append(b, idLeft<<4|2, byte(left>>16), byte(left>>8), byte(left))
 	}
 	for len(b)%4 != 0 {
 		b = append(b, 0)
@@ -135,7 +143,7 @@ func (w *world) sendRTCP(packets ...rtcp.Packet) {
 
 func (w *world) receive(b []byte) {
 	p := packet.Get()
-	w.Receive(p, copy(p.Buffer(), b), start)
+	w.Receive(p, copy(p.Buffer(), b), start.Add(w.at))
 }
 
 func (w *world) want(what string, s *section, want ...string) {
@@ -297,6 +305,30 @@ func TestArrivals(t *testing.T) {
 	}
 	if got := w.Arrivals.Feedback(); got != nil {
 		t.Errorf("got %v twice", got)
+	}
+}
+
+// TestNarrowLine: packets that arrive ever later than they left, and fewer than before, show what the line carries.
+func TestNarrowLine(t *testing.T) {
+	w := newWorld(t)
+	left := time.Hour
+	send := func(period time.Duration) (limit int64, limited bool) {
+		for range 20 {
+			left += 10 * time.Millisecond
+			w.at += period
+			number := uint16(left / (10 * time.Millisecond))
+			w.send(rtp{pt: 96, ssrc: 7, seq: number, mid: "1", rid: "f", transport: number, left: left, payload: strings.Repeat("media", 20)})
+		}
+		return w.Arrivals.Limit(start.Add(w.at))
+	}
+	for range 5 {
+		if limit, limited := send(10 * time.Millisecond); limited {
+			t.Fatalf("limited to %d bits/s", limit)
+		}
+	}
+	const narrow = 8 * 140 * 1000 / 30 // bits/s, a packet in 30 ms
+	if limit, limited := send(30 * time.Millisecond); !limited || limit > narrow || limit < narrow/2 {
+		t.Errorf("limit %d, %v, want up to %d", limit, limited, narrow)
 	}
 }
 

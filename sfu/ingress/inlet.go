@@ -179,7 +179,7 @@ func (in *Inlet) media(p *packet.Packet, n int, now time.Time) {
 		return
 	}
 	if p.HasTransportSequence {
-		in.Arrivals.record(p.SSRC, p.TransportSequence, now)
+		in.Arrivals.take(p, size, now)
 	}
 	t := r.terms
 	switch p.PayloadType {

@@ -29,11 +29,13 @@ type Packet struct {
 	AudioLevel        uint8 // RFC 6464, in -dBov: 0 is loudest, 127 silence; if HasAudioLevel
 	Timestamp         uint32
 	SSRC              uint32
+	SendTime          uint32 // when it left, in 2^-18 s of 24 bits, if HasSendTime
 
 	Marker               bool
 	Voice                bool // RFC 6464 V bit
 	HasAudioLevel        bool
 	HasTransportSequence bool
+	HasSendTime          bool
 	// Retransmitted is set by whoever unwrapped the packet from a retransmission stream (RFC 4588): it fills a gap but does not count
 	// as received in reports.
 	Retransmitted bool
@@ -81,8 +83,8 @@ func (p *Packet) Release() {
 }
 
 func (p *Packet) reset() {
-	p.SequenceNumber, p.TransportSequence, p.PayloadType, p.AudioLevel, p.Timestamp, p.SSRC = 0, 0, 0, 0, 0, 0
-	p.Marker, p.Voice, p.HasAudioLevel, p.HasTransportSequence, p.Retransmitted = false, false, false, false, false
+	p.SequenceNumber, p.TransportSequence, p.PayloadType, p.AudioLevel, p.Timestamp, p.SSRC, p.SendTime = 0, 0, 0, 0, 0, 0, 0
+	p.Marker, p.Voice, p.HasAudioLevel, p.HasTransportSequence, p.HasSendTime, p.Retransmitted = false, false, false, false, false, false
 	p.Payload, p.DependencyDescriptor, p.AbsCaptureTime = nil, nil, nil
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/pion/rtp"
 )
 
-var ids = Extensions{AudioLevel: 1, TransportCC: 3, DependencyDescriptor: 12, AbsCaptureTime: 15}
+var ids = Extensions{AudioLevel: 1, TransportCC: 3, SendTime: 4, DependencyDescriptor: 12, AbsCaptureTime: 15}
 
 // header is 12 octets with sequence number 0x0102, timestamp 0x03040506 and SSRC 0x0708090a.
 func header(first, second byte) []byte {
@@ -46,6 +46,10 @@ func TestParse(t *testing.T) {
 				p.HasTransportSequence, p.TransportSequence = true, 0x1234
 				p.DependencyDescriptor = []byte{1, 2, 3, 4}
 			}), nil,
+		},
+		{
+			"when it left", join(header(0x90, 111), []byte{0xbe, 0xde, 0, 1, 0x42, 0x12, 0x34, 0x56}, []byte{9, 8}),
+			with(func(p *Packet) { p.HasSendTime, p.SendTime = true, 0x123456 }), nil,
 		},
 		{
 			"one-byte id 15 ends them", join(header(0x90, 111), []byte{0xbe, 0xde, 0, 1, 0xf0, 1, 0x10, 5}, []byte{9, 8}),

@@ -11,6 +11,7 @@ import (
 type Extensions struct {
 	AudioLevel           uint8 // urn:ietf:params:rtp-hdrext:ssrc-audio-level (RFC 6464)
 	TransportCC          uint8 // transport-wide-cc-extensions-01
+	SendTime             uint8 // abs-send-time
 	DependencyDescriptor uint8 // AV1 RTP specification, appendix A
 	AbsCaptureTime       uint8 // abs-capture-time
 }
@@ -107,6 +108,8 @@ func (p *Packet) setExtension(id uint8, value []byte, ids Extensions) {
 		p.HasAudioLevel, p.Voice, p.AudioLevel = true, value[0]&0x80 != 0, value[0]&0x7f
 	case id == ids.TransportCC && len(value) >= 2:
 		p.HasTransportSequence, p.TransportSequence = true, binary.BigEndian.Uint16(value)
+	case id == ids.SendTime && len(value) >= 3:
+		p.HasSendTime, p.SendTime = true, uint32(value[0])<<16|uint32(value[1])<<8|uint32(value[2])
 	case id == ids.DependencyDescriptor && len(value) > 0:
 		p.DependencyDescriptor = value
 	case id == ids.AbsCaptureTime && len(value) > 0:

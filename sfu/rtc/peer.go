@@ -38,7 +38,8 @@ type Peer struct {
 	negotiation sync.Mutex // serialises descriptions; held while Pion works on one
 	round       round      // guarded by negotiation
 
-	ticks uint64 // tick loop's only
+	ticks  uint64 // tick loop's only
+	relief relief
 
 	mu       sync.Mutex
 	closed   bool

@@ -30,6 +30,7 @@ func (p *Peer) tick(now time.Time, behind bool) {
 				packets = append(packets, u.losses(now)...)
 			}
 		}
+		packets = append(packets, p.relieve(now)...)
 		if turn%feedbackTicks == 0 {
 			packets = append(packets, p.client.inlet.Arrivals.Feedback()...)
 		}

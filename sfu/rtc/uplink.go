@@ -75,6 +75,8 @@ func (u *uplink) terms(s *description.Section, pl *description.Plan) *ingress.Te
 			t.Extensions.AudioLevel = e.ID
 		case description.URITransportCC:
 			t.Extensions.TransportCC = e.ID
+		case description.URISendTime:
+			t.Extensions.SendTime = e.ID
 		case description.URIDependency:
 			t.Extensions.DependencyDescriptor = e.ID
 		case description.URICaptureTime:

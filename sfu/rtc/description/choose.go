@@ -9,7 +9,7 @@ import (
 // what earlier answers of the kind kept, and Chrome then refuses its own simulcast offer for want of rids.
 var (
 	audioExtensions = []string{URIMID, URIAudioLevel, URICaptureTime}
-	videoExtensions = []string{URIMID, URIRID, URIRepairedRID, URITransportCC, URIDependency, URICaptureTime}
+	videoExtensions = []string{URIMID, URIRID, URIRepairedRID, URITransportCC, URISendTime, URIDependency, URICaptureTime}
 )
 
 // Want is what the client asked for in add_track; codecs are ordered by it.
@@ -34,7 +34,7 @@ func (s *Section) Receive(w Want, allowRED bool) *Plan {
 	}
 	if c := s.pick(w.Mime); c != nil {
 		p.Codecs = []Codec{{c.Format, c.Payload, c.RTX, c.FMTP,
-			common(append([]string{"transport-cc"}, VideoFeedback...), c.Feedback)}}
+			common(append([]string{"transport-cc", "goog-remb"}, VideoFeedback...), c.Feedback)}}
 	}
 	p.Extensions = s.extensions(videoExtensions...)
 	if s.exts[URIMID] != 0 && s.exts[URIRID] != 0 { // without them simulcast streams cannot be told apart

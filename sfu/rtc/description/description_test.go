@@ -113,7 +113,11 @@ func TestChoiceOfCodec(t *testing.T) {
 		if len(p.Codecs) != 1 || p.Codecs[0].Payload != c.payload || p.Codecs[0].RTX != c.rtx {
 			t.Errorf("%q: got %+v, want %d with %d", c.want, p.Codecs, c.payload, c.rtx)
 		}
-		if d := cmp.Diff([]string{"nack"}, p.Codecs[0].Feedback); d != "" {
+		feedback := []string{"nack"}
+		if p.Codecs[0].Payload == 106 {
+			feedback = []string{"goog-remb", "nack"}
+		}
+		if d := cmp.Diff(feedback, p.Codecs[0].Feedback); d != "" {
 			t.Errorf("feedback: %s", d)
 		}
 	}

@@ -9,6 +9,7 @@ const (
 	URIRepairedRID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 	URIAudioLevel  = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 	URITransportCC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+	URISendTime    = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 	URIDependency  = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
 	URICaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 )

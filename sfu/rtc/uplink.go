@@ -105,6 +105,10 @@ func (u *uplink) Media(layer int8, p *packet.Packet, now time.Time) {
 		return
 	}
 	source.Push(forward.Layer{Spatial: layer}, p, now)
+	// Sound is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
+	if !source.Codec().Video() && source.Waits() {
+		u.peer.client.send(u.losses(now))
+	}
 }
 
 // Report implements ingress.Section.

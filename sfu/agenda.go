@@ -16,6 +16,7 @@ type agenda struct {
 	unknown  map[*subscription]struct{} // waiting for a track
 	falling  map[*track]struct{}        // less demand, not told yet
 	resends  map[*Participant]resend
+	lines    map[*Participant]struct{} // that are not wide
 	late     map[*Participant]struct{} // news waits for them
 
 	speakersAt, reconcileAt, countAt time.Time
@@ -30,12 +31,14 @@ func newAgenda() agenda {
 		unknown:  make(map[*subscription]struct{}),
 		falling:  make(map[*track]struct{}),
 		resends:  make(map[*Participant]resend),
+		lines:    make(map[*Participant]struct{}),
 		late:     make(map[*Participant]struct{}),
 	}
 }
 
 func (a *agenda) forgetParticipant(p *Participant) {
 	delete(a.resends, p)
+	delete(a.lines, p)
 	delete(a.late, p)
 }
 
@@ -71,6 +74,7 @@ func (rm *room) tickLocked(b *batch) {
 	rm.newsDueLocked(b)
 	rm.settleDueLocked(b)
 	rm.fallDueLocked(b)
+	rm.lineDueLocked(b)
 	rm.resendDueLocked(b)
 	if due(&rm.agenda.speakersAt, speakerInterval, b.now) {
 		rm.speakersDueLocked(b)

@@ -14,6 +14,7 @@ const (
 type dynacast struct {
 	wanted    [Off + 1]int // active subscriptions by the quality they need
 	committed Quality      // valid once begun
+	most      Quality      // that the publisher's line carries; Off is no limit. Valid once begun
 	begun     bool
 	said      bool // QualitiesWanted was told at least once
 	downAt    time.Time
@@ -27,6 +28,15 @@ func (d *dynacast) max() Quality {
 		}
 	}
 	return Off
+}
+
+// want is the highest quality that anybody wants and the publisher's line carries.
+func (d *dynacast) want() Quality {
+	q := d.max()
+	if d.most != Off && above(q, d.most) {
+		return d.most
+	}
+	return q
 }
 
 // above reports whether a is more than b; Off is less than anything.
@@ -45,9 +55,9 @@ func (t *track) weighLocked(b *batch) {
 	}
 	d := &t.dynacast
 	if !d.begun {
-		d.begun, d.committed = true, High
+		d.begun, d.committed, d.most = true, High, Off
 	}
-	want := d.max()
+	want := d.want()
 	switch {
 	case want == d.committed:
 		d.downAt = time.Time{}
@@ -81,7 +91,7 @@ func (t *track) tellQualitiesLocked(b *batch) {
 func (rm *room) fallDueLocked(b *batch) {
 	for t := range rm.agenda.falling {
 		if !t.dynacast.downAt.After(b.now) {
-			t.commitLocked(t.dynacast.max(), b)
+			t.commitLocked(t.dynacast.want(), b)
 		}
 	}
 }

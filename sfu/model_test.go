@@ -294,8 +294,8 @@ func (w *world) checkTrack(t *track) {
 	if wanted != t.dynacast.wanted {
 		w.t.Fatalf("%s is wanted %v, counted %v", t.info.SID, wanted, t.dynacast.wanted)
 	}
-	if t.info.Kind == Video && t.dynacast.downAt.IsZero() && t.dynacast.max() != t.dynacast.committed {
-		w.t.Fatalf("%s: wanted %v, told %v, and nothing is due", t.info.SID, t.dynacast.max(), t.dynacast.committed)
+	if t.info.Kind == Video && t.dynacast.downAt.IsZero() && t.dynacast.want() != t.dynacast.committed {
+		w.t.Fatalf("%s: wanted %v, told %v, and nothing is due", t.info.SID, t.dynacast.want(), t.dynacast.committed)
 	}
 }
 

@@ -24,6 +24,7 @@ type Participant struct {
 	connection    connection
 	limited       bool // there is not bandwidth enough to send it all that it wants
 	withheld      bool // nothing that it publishes is forwarded
+	line          line
 }
 
 // SID returns the id of this session.

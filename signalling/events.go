@@ -74,6 +74,8 @@ func (s *Session) transport(e rtc.Event) Event {
 		s.part.Reject(sfu.SID(e.TrackID), sfu.SubscriptionCodecUnsupported, now)
 	case rtc.BitrateChanged:
 		s.peer.Want(s.part.Fit(e.Bitrate, e.Limited, now))
+	case rtc.LineChanged:
+		s.part.Line(e.Narrow, now)
 	case rtc.DataOpen:
 		s.part.SetDataWriter(s.peer)
 	case rtc.DataReceived:

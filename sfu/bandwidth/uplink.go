@@ -8,6 +8,12 @@ const (
 	forgotten     = 10 * time.Second // without a packet: what was known of the line says nothing any more
 	obeyedAfter   = 100 * time.Millisecond
 	longestRelief = 3 * time.Second
+
+	largeSize  = 500 // bytes: it takes its time to leave, all the more on a narrow line
+	average    = time.Second
+	averages   = 3   // so many of them show what is usual on a narrow line
+	halved     = 0.5 // of the usual wait is a line that is wide again
+	noticeable = 8 * time.Millisecond
 )
 
 // An Uplink finds out that a client sends more than its line carries, and how much that is, from when packets say that they left (absolute send
@@ -22,6 +28,20 @@ type Uplink struct {
 	limit  int64         // bits/s, 0 = none
 	since  time.Duration // when the limit began
 	fresh  time.Duration // by the client's clock: what left before knew nothing of the limit
+
+	narrow  bool // a limit was found, and nothing says yet that the line is wide
+	widened bool // that was found and not told yet
+	large   passing
+}
+
+// passing is how long large packets wait on their way over a narrow line, on average.
+type passing struct {
+	least  time.Duration // delay when the line was wide: what is least on a narrow one is more
+	since  time.Duration // when this average began
+	sum    time.Duration
+	n      int
+	usual  time.Duration
+	counts int // averages that usual is of
 }
 
 // Note takes a packet: when it left, as its header extension has it, how many bytes it has, and when it came.
@@ -36,8 +56,10 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) {
 	u.delays.note(at, now, size, u.fresh, now)
 	rate, over := u.delays.overuse(u.rates.rate(), now)
 	if !over {
+		u.look(size, now)
 		return
 	}
+	u.narrow, u.widened, u.large = true, false, passing{least: u.delays.base()}
 	rate = max(int64(kept*float64(rate)), lowest)
 	if u.limit == 0 {
 		u.limit, u.since = rate, now
@@ -52,4 +74,42 @@ func (u *Uplink) Limit(now time.Duration) (bitrate int64, limited bool) {
 		u.limit = 0
 	}
 	return u.limit, u.limit != 0
+}
+
+// look follows how a narrow line is, with a packet that just came.
+func (u *Uplink) look(size int, now time.Duration) {
+	if !u.narrow || u.limit != 0 || size < largeSize {
+		return
+	}
+	u.large.least = min(u.large.least, u.delays.base())
+	if u.large.halved(u.delays.base()+u.delays.latest-u.large.least, now) {
+		u.narrow, u.widened = false, true
+	}
+}
+
+// Widened reports, once, that the line seems to carry more than when the limit was found: large packets pass faster.
+func (u *Uplink) Widened() bool {
+	widened := u.widened
+	u.widened = false
+	return widened
+}
+
+// halved takes how long a large packet waited, and reports whether they do not wait half as long as before.
+func (w *passing) halved(wait, now time.Duration) bool {
+	if w.since == 0 {
+		w.since = now
+	}
+	w.sum += wait
+	w.n++
+	if now-w.since < average || w.n < quickPackets {
+		return false
+	}
+	mean := w.sum / time.Duration(w.n)
+	w.since, w.sum, w.n = now, 0, 0
+	if w.counts >= averages && mean < time.Duration(halved*float64(w.usual)) && w.usual-mean >= noticeable {
+		return true
+	}
+	w.counts++
+	w.usual += (mean - w.usual) / time.Duration(min(w.counts, 8))
+	return false
 }

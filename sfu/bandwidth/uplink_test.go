@@ -22,6 +22,7 @@ type publisher struct {
 
 	began, ended time.Duration // of the first limit that was found; 0 = none
 	lowest       int64         // limit so far
+	widened      []time.Duration
 	overflown    int
 }
 
@@ -83,6 +84,9 @@ func (p *publisher) step() {
 
 func (p *publisher) tell() {
 	limit, limited := p.u.Limit(p.now)
+	if p.u.Widened() {
+		p.widened = append(p.widened, p.now)
+	}
 	if limit != p.said {
 		p.said = limit
 		p.obeys = append(p.obeys, parcel{bits: limit, at: p.now + p.line.delay})
@@ -110,6 +114,7 @@ func TestUplinkBecomesNarrow(t *testing.T) {
 		{"with 200 ms round trip", with(func(l *line) { l.delay = 100 * time.Millisecond; l.queue = 100 }), narrow},
 		{"with 30 ms jitter", with(func(l *line) { l.jitter = 30 * time.Millisecond }), narrow},
 		{"with 5 % loss", with(func(l *line) { l.loss = 0.05 }), narrow},
+		{"from what was hardly enough", with(func(l *line) { l.rate = 1_750_000 }), narrow},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPublisher(tc.line)
@@ -181,5 +186,35 @@ func TestUplinkAfterSilence(t *testing.T) {
 	p.run(10 * time.Second)
 	if p.began != 0 {
 		t.Errorf("limited to %d bits/s", p.lowest)
+	}
+}
+
+// TestUplinkBecomesWide: large packets pass faster then, which is told once, and not before.
+func TestUplinkBecomesWide(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		line   line
+		narrow time.Duration
+	}{
+		{"after 20 s", plain, 20 * time.Second},
+		{"after two minutes", plain, 2 * time.Minute},
+		{"with 10 ms jitter", with(func(l *line) { l.jitter = 10 * time.Millisecond }), 20 * time.Second},
+		{"with 10 % loss", with(func(l *line) { l.loss = 0.1 }), 20 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPublisher(tc.line)
+			p.run(10 * time.Second)
+			p.line.rate = narrow
+			p.run(tc.narrow)
+			if p.began == 0 || len(p.widened) > 0 {
+				t.Fatalf("limit found after %v, the line found wide after %v", p.began, p.widened)
+			}
+			p.line.rate = wide
+			turned := p.now
+			p.run(20 * time.Second)
+			if len(p.widened) != 1 || p.widened[0]-turned > 3*time.Second {
+				t.Errorf("found wide at %v, want it once, within 3 s of %v", p.widened, turned)
+			}
+		})
 	}
 }

@@ -68,6 +68,13 @@ func (a *Arrivals) Limit(now time.Time) (bitrate int64, limited bool) {
 	return a.line.Limit(now.Sub(a.start))
 }
 
+// Widened reports, once, that the client's line seems to carry more than when it was found to be narrow.
+func (a *Arrivals) Widened() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.line.Widened()
+}
+
 // record notes the arrival of a packet.
 func (a *Arrivals) record(ssrc uint32, number uint16, now time.Time) {
 	a.mu.Lock()

@@ -7,7 +7,7 @@ import (
 )
 
 // Event is something that a Peer tells its owner. The types are CandidateGathered, OfferReady, SectionsNeeded,
-// StateChanged, DownlinkBound, DownlinkRefused, BitrateChanged, DataReceived, DataOpen and Failed.
+// StateChanged, DownlinkBound, DownlinkRefused, BitrateChanged, LineChanged, DataReceived, DataOpen and Failed.
 type Event interface{ event() }
 
 // CandidateGathered is a local candidate to trickle. It is queued after the description that it belongs to.
@@ -68,6 +68,9 @@ type BitrateChanged struct {
 	Limited bool // false: as much as there is
 }
 
+// LineChanged says that the line over which the client sends has become narrow, or that it seems to be wide again.
+type LineChanged struct{ Narrow bool }
+
 // DataReceived is one message of a data channel. The payload belongs to the receiver of the event.
 type DataReceived struct {
 	Reliable bool
@@ -88,6 +91,7 @@ func (StateChanged) event()      {}
 func (DownlinkBound) event()     {}
 func (DownlinkRefused) event()   {}
 func (BitrateChanged) event()    {}
+func (LineChanged) event()       {}
 func (DataReceived) event()      {}
 func (DataOpen) event()          {}
 func (Failed) event()            {}

@@ -40,6 +40,12 @@ func (r *relief) due(bitrate int64, limited bool, now time.Time) (say int64, ok 
 // relieve returns what is to be told to a client that sends more than its line carries, or did.
 func (p *Peer) relieve(now time.Time) []rtcp.Packet {
 	bitrate, limited := p.client.inlet.Arrivals.Limit(now)
+	switch {
+	case limited && p.relief.bitrate == 0:
+		p.emit(LineChanged{Narrow: true})
+	case p.client.inlet.Arrivals.Widened():
+		p.emit(LineChanged{})
+	}
 	bitrate, ok := p.relief.due(bitrate, limited, now)
 	if !ok {
 		return nil

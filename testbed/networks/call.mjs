@@ -37,7 +37,7 @@ class Call {
     await link.play(...plain);
     this.alice = await far('alice', this.direction === 'up');
     this.bob = await far('bob', this.direction === 'down');
-    await this.alice.join(server, room);
+    await this.alice.join(server, room, { dynacast: true });
     await this.alice.publish(camera);
     await this.bob.join(server, room);
     await this.receives(this.bob);

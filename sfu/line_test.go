@@ -1,0 +1,104 @@
+package sfu
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// toldQualities returns what the publisher of the scene was told since the last call, of its camera.
+func (s *scene) toldQualities() (qualities []Quality) {
+	for _, e := range only[QualitiesWanted](s.alice.Events()) {
+		if e.Track == s.camera {
+			qualities = append(qualities, e.Codecs[0].Max)
+		}
+	}
+	return qualities
+}
+
+func (s *scene) wantTold(when string, want ...Quality) {
+	s.t.Helper()
+	if got := s.toldQualities(); !slices.Equal(got, want) {
+		s.t.Errorf("%s: alice is told %v, want %v", when, got, want)
+	}
+}
+
+// TestLineBecomesNarrow: layers that a publisher gave up for its line are switched off, and on again when that is wide.
+func TestLineBecomesNarrow(t *testing.T) {
+	s := newScene(t, Bitrate{})
+	s.feed(3*time.Second, s.all()...)
+	s.toldQualities()
+	s.alice.Line(true, s.now)
+	s.feed(900*time.Millisecond, s.low, s.voice)
+	s.wantTold("before the browser had its second")
+	s.feed(600*time.Millisecond, s.low, s.voice)
+	s.wantTold("after it gave up two layers", Low)
+	carol := s.join("carol").bind(s.camera)
+	s.feed(4*time.Second, s.low, s.voice)
+	s.wantTold("whoever joins meanwhile")
+	s.feed(9*time.Second, s.low, s.voice)
+	s.wantTold("tried in vain", Low) // the newest counts
+	s.alice.Line(false, s.now)
+	s.feed(5*time.Second, s.low, s.voice)
+	s.wantTold("when the line seemed to be wide", Low)
+	s.feed(8*time.Second, s.low, s.voice)
+	s.wantTold("when it was not", High)
+	s.feed(20*time.Second, s.all()...)
+	s.wantTold("when all comes")
+	if got := carol.Stats().Current.Spatial; got != 2 {
+		t.Errorf("carol gets layer %d, want 2", got)
+	}
+}
+
+// TestLineStaysNarrow: without a word about it the layers are tried from time to time, and ever more rarely.
+func TestLineStaysNarrow(t *testing.T) {
+	s := newScene(t, Bitrate{})
+	s.feed(3*time.Second, s.all()...)
+	s.toldQualities()
+	s.alice.Line(true, s.now)
+	began := s.now
+	var on []time.Duration
+	last := High
+	for s.now.Sub(began) < 4*time.Minute {
+		s.feed(100*time.Millisecond, s.low, s.voice)
+		for _, q := range s.toldQualities() {
+			if q == High {
+				on = append(on, s.now.Sub(began).Round(time.Second))
+			}
+			if q == last {
+				t.Errorf("told %v twice", q)
+			}
+			last = q
+		}
+	}
+	want := []time.Duration{9 * time.Second, 29 * time.Second, 65 * time.Second, 133 * time.Second, 201 * time.Second}
+	if !slices.Equal(on, want) {
+		t.Errorf("tried after %v, want %v", on, want)
+	}
+	s.feed(80*time.Second, s.all()...)
+	if s.alice.line != (line{}) || last == High && len(s.toldQualities()) > 0 {
+		t.Errorf("all comes, and the line counts as %+v", s.alice.line)
+	}
+}
+
+// TestLineIsLeftAlone: nobody is told anything of a publisher who sends everything all the same, or sends nothing, or one stream.
+func TestLineIsLeftAlone(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		after func(s *scene) []*feed
+	}{
+		{"all comes", (*scene).all},
+		{"muted", func(s *scene) []*feed { return []*feed{s.voice} }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newScene(t, Bitrate{})
+			s.feed(3*time.Second, s.all()...)
+			s.alice.Events()
+			s.alice.Line(true, s.now)
+			s.feed(30*time.Second, tc.after(s)...)
+			if got := only[QualitiesWanted](s.alice.Events()); len(got) > 0 {
+				t.Errorf("alice is told %+v", got)
+			}
+		})
+	}
+}

@@ -189,6 +189,60 @@ func TestUplinkBecomesNarrow(t *testing.T) {
 	checkNumbers(t, r.take())
 }
 
+// TestPublisherIsToldToSendLess: a publisher that is told what its line carries gives the upper streams up at once, but for what stands in the queue. The
+// key frame of the stream that is left is asked for while it does, and comes when it is empty.
+func TestPublisherIsToldToSendLess(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		layer int8
+		rate  int // packets a second
+	}{
+		{"the lowest stream fits", 0, 34},
+		{"two streams fit", 1, 110},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			u := newUplink(t)
+			var r receiver
+			k := u.Attach(&r, SinkOptions{Target: MaxTemporal(2)})
+			u.run(5 * time.Second)
+			bitrate := int64(1) // fits just so
+			for _, s := range u.Stats().Layers[:tc.layer+1] {
+				bitrate += s.Bitrate
+			}
+			u.rate = tc.rate
+			u.run(200 * time.Millisecond)
+			for i := tc.layer + 1; i < 3; i++ {
+				u.on[i] = false
+			}
+			u.run(300 * time.Millisecond)
+			u.keys, u.nacks = [maxStreams]int{}, 0
+			u.Narrow(bitrate, u.now)
+			told := u.now
+			queue := time.Duration(len(u.waiting)) * time.Second / time.Duration(u.rate)
+			for u.now.Sub(told) < 3*time.Second && k.Current().Spatial != tc.layer {
+				u.run(10 * time.Millisecond)
+			}
+			if took := u.now.Sub(told); took > queue+150*time.Millisecond {
+				t.Errorf("stream %d begins after %v, want it when the queue of %v is empty", tc.layer, took, queue)
+			}
+			u.run(3 * time.Second)
+			if got := k.Current().Spatial; got != tc.layer {
+				t.Errorf("stream %d later, want %d", got, tc.layer)
+			}
+			if u.keys[tc.layer] == 0 || u.keys[2] > 0 || u.nacks > 0 {
+				t.Errorf("key frames asked for %v, %d packets asked for again", u.keys, u.nacks)
+			}
+			u.rate = 0
+			u.on[1], u.on[2] = true, true
+			u.run(500 * time.Millisecond)
+			if got := k.Current().Spatial; got != 2 {
+				t.Errorf("stream %d half a second after the upper ones came back, want 2", got)
+			}
+			checkNumbers(t, r.take())
+		})
+	}
+}
+
 // TestEncoderPause: a stream that leaves out frames without losing any is not given up for a lower one.
 func TestEncoderPause(t *testing.T) {
 	u := newUplink(t)

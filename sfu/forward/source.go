@@ -28,12 +28,21 @@ type Source struct {
 	origin   atomic.Pointer[time.Time] // the first time anyone told
 	latest   atomic.Int64              // the latest, as a time.Duration since origin
 	rtt      atomic.Int64              // to the publisher; 0 if unknown
+	doubt    atomic.Pointer[doubt]     // nil = none
 	waits    atomic.Int32              // streams of which lost packets or key frames are outstanding
 	speech   speech
 
 	mu     sync.Mutex // guards changes of sinks
 	closed bool
 }
+
+// doubt is which streams count as ended, and until when, since the publisher's line does not carry them: what still comes of them was on its way.
+type doubt struct {
+	from  int
+	until time.Duration
+}
+
+const doubted = 1500 * time.Millisecond // is as long as a queue may be
 
 // NewSource returns a Source without receivers.
 func NewSource(o SourceOptions) *Source {
@@ -198,6 +207,24 @@ func (s *Source) SetRTT(d time.Duration) {
 	}
 }
 
+// Narrow says that the publisher was told that its line carries so many bits/s, and has had the time to give up what is more. Receivers of that get
+// what is left with the next key frame, which has to be asked for before the queue is empty: it will stand at its end.
+func (s *Source) Narrow(bitrate int64, now time.Time) {
+	at := s.since(now)
+	for i, st := range s.streams {
+		st.mu.Lock()
+		bitrate -= st.rates.bitrate(at)
+		st.mu.Unlock()
+		if i > 0 && bitrate < 0 {
+			s.doubt.Store(&doubt{from: i, until: at + doubted})
+			for _, k := range *s.sinks.Load() {
+				k.restart(0)
+			}
+			return
+		}
+	}
+}
+
 // Level returns how loud the track is (0 to 1, smoothed) and whether somebody speaks on it. Call it once per 400 ms window or more often.
 func (s *Source) Level(now time.Time) (loudness float64, active bool) {
 	return s.speech.level(s.since(now))
@@ -284,8 +311,11 @@ func (s *Source) stream(index int8) *stream {
 // live returns a bit for each stream that is arriving. Where the publisher's line became too narrow for one of them those in the same queue, but for
 // the lowest, are about to end.
 func (s *Source) live(at time.Duration) (mask uint8) {
-	gone := false
-	for i := len(s.streams) - 1; i >= 0; i-- {
+	gone, top := false, len(s.streams)
+	if d := s.doubt.Load(); d != nil && at < d.until && s.streams[0].live(at) {
+		top = d.from
+	}
+	for i := top - 1; i >= 0; i-- {
 		st := s.streams[i]
 		gone = gone || st.givenUp(at)
 		if st.live(at) && !(gone && i > 0 && st.late()) {

@@ -8,6 +8,7 @@ import (
 
 const (
 	reliefEvery = 100 * time.Millisecond // what is said is repeated: it may get lost
+	passOnAfter = 300 * time.Millisecond // the client has heard it by then, and given up what is more
 	freedTimes  = 3                      // so often it is said that there is no limit any more
 	unlimited   = 1_000_000_000          // bits/s
 )
@@ -16,7 +17,8 @@ const (
 type relief struct {
 	bitrate int64 // as said last; 0 = none
 	said    time.Time
-	left    int // how often it is still to be said that there is no limit
+	began   time.Time // when a limit was said first; zero once our receivers were told of it
+	left    int       // how often it is still to be said that there is no limit
 }
 
 // due returns the bitrate that is to be told now, if any.
@@ -42,7 +44,15 @@ func (p *Peer) relieve(now time.Time) []rtcp.Packet {
 	bitrate, limited := p.client.inlet.Arrivals.Limit(now)
 	switch {
 	case limited && p.relief.bitrate == 0:
+		p.relief.began = now
 		p.emit(LineChanged{Narrow: true})
+	case limited && !p.relief.began.IsZero() && now.Sub(p.relief.began) >= passOnAfter:
+		p.relief.began = time.Time{}
+		for _, u := range *p.uplinks.Load() {
+			if s := u.source.Load(); s != nil && s.Codec().Video() {
+				s.Narrow(bitrate, now)
+			}
+		}
 	case p.client.inlet.Arrivals.Widened():
 		p.emit(LineChanged{})
 	}

@@ -109,6 +109,9 @@ func (t *track) comesLocked(now time.Time) (top Quality, ok bool) {
 func (t *track) shedLocked(most Quality, b *batch) {
 	if d := &t.dynacast; d.most != most && d.begun {
 		d.most = most
+		for _, s := range t.streams {
+			s.retargetLocked(b)
+		}
 		if want := d.want(); above(d.committed, want) { // it is not sent anyway: no need to wait
 			t.commitLocked(want, b)
 			return

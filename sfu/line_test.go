@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"callserver/sfu/forward"
 )
 
 // toldQualities returns what the publisher of the scene was told since the last call, of its camera.
@@ -34,8 +36,13 @@ func TestLineBecomesNarrow(t *testing.T) {
 	s.feed(600*time.Millisecond, s.low, s.voice)
 	s.wantTold("after it gave up two layers", Low)
 	carol := s.join("carol").bind(s.camera)
-	s.feed(4*time.Second, s.low, s.voice)
+	s.feed(4*time.Second, s.low, s.high, s.voice) // as Firefox does
 	s.wantTold("whoever joins meanwhile")
+	for who, sink := range map[string]*forward.Sink{"bob": s.inCamera, "carol": carol} {
+		if got := sink.Stats().Current.Spatial; got != 0 {
+			t.Errorf("%s gets layer %d, which is switched off, want 0", who, got)
+		}
+	}
 	s.feed(9*time.Second, s.low, s.voice)
 	s.wantTold("tried in vain", Low) // the newest counts
 	s.alice.Line(false, s.now)

@@ -244,12 +244,17 @@ func (s *subscription) endLocked(b *batch) {
 	delete(s.who.room.agenda.settling, s)
 }
 
-// targetLocked is the layer to forward: nothing of a muted track or a withheld publisher, whatever it goes on sending.
+// targetLocked is the layer to forward: nothing of a muted track or a withheld publisher, whatever it goes on sending, nor what was switched off for the
+// publisher's line: Firefox sends a tiny picture in its place.
 func (s *subscription) targetLocked() forward.Layer {
 	if s.track.info.Muted || s.track.owner.withheld {
 		return forward.NoLayer
 	}
-	return s.wantedLocked()
+	target := s.wantedLocked()
+	if d := &s.track.dynacast; d.begun && d.most != Off {
+		target.Spatial = min(target.Spatial, s.track.ladder.forQuality(d.most))
+	}
+	return target
 }
 
 // wantedLocked is the layer to forward while the track is not muted, as far as the limits allow.

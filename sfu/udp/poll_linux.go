@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -157,6 +158,9 @@ func (p *Poll[T]) Rest(d time.Duration) { p.rest = d }
 // receives until less than a whole batch is there, or calls Again. If there is nothing yet Wait calls idle first; nil does nothing. It returns
 // net.ErrClosed once p is closed.
 func (p *Poll[T]) Wait(ready []T, idle func()) ([]T, error) {
+	if len(p.again) > 0 {
+		runtime.Gosched() // the others, where there is one core: it might go on like this
+	}
 	p.idle = idle
 	if err := p.raw.Read(p.look); err != nil {
 		return ready, net.ErrClosed

@@ -27,17 +27,17 @@ type group struct {
 }
 
 // grouped sorts receivers by lane, keeping their order.
-func grouped(sinks []*Sink) []*group {
-	var out []*group
+func grouped(sinks []*Sink) []group {
+	var out []group
 next:
 	for _, k := range sinks {
-		for _, g := range out {
-			if g.lane == k.lane {
+		for i := range out {
+			if g := &out[i]; g.lane == k.lane {
 				g.sinks = append(g.sinks, k)
 				continue next
 			}
 		}
-		out = append(out, &group{lane: k.lane, sinks: []*Sink{k}})
+		out = append(out, group{lane: k.lane, sinks: []*Sink{k}})
 	}
 	return out
 }

@@ -21,9 +21,9 @@ const beginning = time.Hour
 // A Source is one published track: it takes the packets of its streams and fans them out to its Sinks. Safe for concurrent use.
 type Source struct {
 	options  SourceOptions
-	streams  []*stream                // by simulcast index
-	sinks    atomic.Pointer[[]*Sink]  // copy on write
-	groups   atomic.Pointer[[]*group] // the same by lane
+	streams  []*stream               // by simulcast index
+	sinks    atomic.Pointer[[]*Sink] // copy on write
+	groups   atomic.Pointer[[]group] // the same by lane
 	upstream atomic.Pointer[Upstream]
 	origin   atomic.Pointer[time.Time] // the first time anyone told
 	latest   atomic.Int64              // the latest, as a time.Duration since origin
@@ -102,7 +102,8 @@ func (s *Source) fanOut(in *inbound) (needed bool) {
 		return false
 	}
 	in.live = s.live(in.at)
-	for _, g := range groups {
+	for i := range groups {
+		g := &groups[i]
 		if g.lane != nil {
 			in.packet.Retain()
 			g.lane.Take(Delivery{source: s, to: g, in: *in})

@@ -22,6 +22,7 @@ type splice struct {
 	started bool
 	out     uint16 // highest sequence number sent
 	cuts    []cut  // of this run, oldest first; never empty once started
+	one     [1]cut // room for the first of them, which mostly is the only one
 
 	shift     uint32        // input timestamp - output timestamp
 	timestamp uint32        // highest sent
@@ -40,6 +41,9 @@ type cut struct {
 func (s *splice) begin(seq uint64, timestamp uint32, mapped uint32, picture uint16) {
 	if !s.started {
 		s.out = uint16(seq)&0x7fff - 1 // no wrap soon: a receiver that loses the first packets would miscount the roll-over (RFC 3711 §3.3.1)
+	}
+	if s.cuts == nil {
+		s.cuts = s.one[:0]
 	}
 	s.started, s.fresh = true, true
 	s.cuts = append(s.cuts[:0], cut{from: seq, offset: uint16(seq) - (s.out + 1), picture: picture})

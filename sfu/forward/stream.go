@@ -49,8 +49,8 @@ type stream struct {
 	ssrc       uint32
 	epoch      uint32 // counts restarts; 0 before the first packet
 	order      order
-	reception  *packet.Reception
-	history    *packet.History
+	reception  packet.Reception
+	history    packet.History
 	losses     packet.Losses
 	dependency *codec.Dependency // nil if the codec has none
 	pace       pace
@@ -103,12 +103,12 @@ type inbound struct {
 }
 
 func newStream(o *SourceOptions, waits *atomic.Int32) *stream {
-	st := &stream{rate: o.ClockRate, reception: packet.NewReception(o.ClockRate), waits: waits}
+	st := &stream{rate: o.ClockRate, reception: *packet.NewReception(o.ClockRate), waits: waits}
 	st.patience.Store(int64(minPatience))
 	if o.Video {
-		st.history = packet.NewHistory(videoHistory, historyAge)
+		st.history = *packet.NewHistory(videoHistory, historyAge)
 	} else {
-		st.history = packet.NewHistory(audioHistory, historyAge)
+		st.history = *packet.NewHistory(audioHistory, historyAge)
 	}
 	if o.Codec == codec.VP9 || o.Codec == codec.AV1 {
 		st.dependency = new(codec.Dependency)

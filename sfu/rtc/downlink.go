@@ -22,16 +22,17 @@ import (
 // downlink is one track that we send: the forward.Writer of its sink, and the track that Pion negotiates. Safe for concurrent use, except for
 // what belongs to the turn of the leg's worker; place and stop are called under Peer.negotiation.
 type downlink struct {
-	peer    *Peer
-	options DownlinkOptions
-	kind    description.Kind
+	// What each packet needs comes first, close together.
 	leg     *egress.Leg
-
-	sink    atomic.Pointer[forward.Sink]
 	wire    atomic.Pointer[wire]   // nil = not negotiated
 	streams atomic.Pointer[outlet] // nil = no section
-	rtx     atomic.Bool            // lost packets are sent again on a stream of their own
-	bound   atomic.Bool            // DownlinkBound was sent
+	kind    description.Kind
+	rtx     atomic.Bool // lost packets are sent again on a stream of their own
+
+	sink    atomic.Pointer[forward.Sink]
+	bound   atomic.Bool // DownlinkBound was sent
+	peer    *Peer
+	options DownlinkOptions
 
 	mu         sync.Mutex
 	connection *connection // nil = waits for a section
@@ -46,9 +47,9 @@ var errRepair = errors.New("rtc: too many retransmissions for the line")
 
 // outlet is the streams of a downlink for as long as it has its section. In the turn of the leg's worker only, but for the SSRCs.
 type outlet struct {
-	media, rtx egress.Stream
-	sequence   uint16 // of the retransmissions
 	stamp      uint32 // RTP timestamp sent last
+	sequence   uint16 // of the retransmissions
+	media, rtx egress.Stream
 	head       [2 + codec.MaxVP8Size]byte
 }
 

@@ -17,9 +17,9 @@ const window = 512
 // A Stream is one RTP stream that we send: it turns sequence numbers into indexes (RFC 3711 §3.3.1) and lets each be used for one packet only. The
 // zero value is ready. One goroutine at a time.
 type Stream struct {
-	highest uint64 // index of the newest packet, 0 before the first
-	used    [window / 64]uint64
+	highest uint64   // index of the newest packet, 0 before the first
 	prints  []uint32 // of the packets sent lately, for those that may be repeated; a power of two long
+	used    [window / 64]uint64
 }
 
 // first is the index that a sequence number of 0 would have had at the start: above 0, so that a packet of the round before stays positive.

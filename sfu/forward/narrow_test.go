@@ -133,6 +133,17 @@ func (u *uplink) answer() {
 	}
 }
 
+// widen makes the line wide again: the publisher sends all streams, and the receiver gets the best of them soon.
+func (u *uplink) widen(t *testing.T, k *Sink) {
+	t.Helper()
+	u.rate = 0
+	u.on[1], u.on[2] = true, true
+	u.run(500 * time.Millisecond)
+	if got := k.Current().Spatial; got != 2 {
+		t.Errorf("stream %d half a second after the upper ones came back, want 2", got)
+	}
+}
+
 // TestUplinkBecomesNarrow: where the publisher's line no longer carries what it sends the publisher gives the upper streams up. What is on its way
 // and what is sent again of them does not keep the receivers from the one that is left, and takes little of the line.
 func TestUplinkBecomesNarrow(t *testing.T) {
@@ -180,12 +191,7 @@ func TestUplinkBecomesNarrow(t *testing.T) {
 		t.Errorf("key frames asked for: %v, want one or two of the lowest stream", u.keys)
 	}
 
-	u.rate = 0
-	u.on[1], u.on[2] = true, true
-	u.run(500 * time.Millisecond)
-	if got := k.Current().Spatial; got != 2 {
-		t.Errorf("stream %d half a second after the upper ones came back, want 2", got)
-	}
+	u.widen(t, k)
 	checkNumbers(t, r.take())
 }
 
@@ -232,12 +238,7 @@ func TestPublisherIsToldToSendLess(t *testing.T) {
 			if u.keys[tc.layer] == 0 || u.keys[2] > 0 || u.nacks > 0 {
 				t.Errorf("key frames asked for %v, %d packets asked for again", u.keys, u.nacks)
 			}
-			u.rate = 0
-			u.on[1], u.on[2] = true, true
-			u.run(500 * time.Millisecond)
-			if got := k.Current().Spatial; got != 2 {
-				t.Errorf("stream %d half a second after the upper ones came back, want 2", got)
-			}
+			u.widen(t, k)
 			checkNumbers(t, r.take())
 		})
 	}

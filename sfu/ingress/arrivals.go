@@ -61,18 +61,13 @@ func (a *Arrivals) take(p *packet.Packet, size int, now time.Time) {
 	}
 }
 
-// Limit is how many bits/s the client's line carries while it sends more than that; false means that it does not.
-func (a *Arrivals) Limit(now time.Time) (bitrate int64, limited bool) {
+// Line is how many bits/s the client's line carries while it sends more than that; without limited it does not. Widened reports, once, that the line
+// seems to carry more than when it was found to be narrow.
+func (a *Arrivals) Line(now time.Time) (bitrate int64, limited, widened bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.line.Limit(now.Sub(a.start))
-}
-
-// Widened reports, once, that the client's line seems to carry more than when it was found to be narrow.
-func (a *Arrivals) Widened() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.line.Widened()
+	bitrate, limited = a.line.Limit(now.Sub(a.start))
+	return bitrate, limited, a.line.Widened()
 }
 
 // record notes the arrival of a packet.

@@ -319,7 +319,8 @@ func TestNarrowLine(t *testing.T) {
 			number := uint16(left / (10 * time.Millisecond))
 			w.send(rtp{pt: 96, ssrc: 7, seq: number, mid: "1", rid: "f", transport: number, left: left, payload: strings.Repeat("media", 20)})
 		}
-		return w.Arrivals.Limit(start.Add(w.at))
+		bitrate, limited, _ := w.Arrivals.Line(start.Add(w.at))
+		return bitrate, limited
 	}
 	for range 5 {
 		if limit, limited := send(10 * time.Millisecond); limited {

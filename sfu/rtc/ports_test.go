@@ -31,9 +31,7 @@ func TestTCP(t *testing.T) {
 	alice, bob := w.join(true, 17), w.join(false, 17)
 	defer bob.leave()
 	defer alice.leave()
-	send, source := alice.publish("mic", "audio/opus")
-	bob.negotiate(false)
-	bob.subscribe("TR_A", source, "audio/opus")
+	send, _ := alice.talkTo(bob)
 	w.until("media over TCP", func() bool {
 		if alice.connected() {
 			send(0, false)
@@ -196,9 +194,7 @@ func TestLite(t *testing.T) {
 		alice, bob := w.join(true, 17), w.join(true, 17)
 		defer bob.leave()
 		defer alice.leave()
-		send, source := alice.publish("mic", "audio/opus")
-		bob.negotiate(false)
-		bob.subscribe("TR_A", source, "audio/opus")
+		send, _ := alice.talkTo(bob)
 		w.until("media", func() bool {
 			if alice.connected() {
 				send(0, false)

@@ -41,7 +41,7 @@ func (r *relief) due(bitrate int64, limited bool, now time.Time) (say int64, ok 
 
 // relieve returns what is to be told to a client that sends more than its line carries, or did.
 func (p *Peer) relieve(now time.Time) []rtcp.Packet {
-	bitrate, limited := p.client.inlet.Arrivals.Limit(now)
+	bitrate, limited, widened := p.client.inlet.Arrivals.Line(now)
 	switch {
 	case limited && p.relief.bitrate == 0:
 		p.relief.began = now
@@ -53,7 +53,7 @@ func (p *Peer) relieve(now time.Time) []rtcp.Packet {
 				s.Narrow(bitrate, now)
 			}
 		}
-	case p.client.inlet.Arrivals.Widened():
+	case widened:
 		p.emit(LineChanged{})
 	}
 	bitrate, ok := p.relief.due(bitrate, limited, now)

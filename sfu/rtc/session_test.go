@@ -16,6 +16,15 @@ import (
 	"github.com/pion/rtcp"
 )
 
+// talkTo has m publish sound, which the other is sent as TR_A.
+func (m *member) talkTo(to *member) (send func(layer int, key bool), source *forward.Source) {
+	m.w.t.Helper()
+	send, source = m.publish("mic", "audio/opus")
+	to.negotiate(false)
+	to.subscribe("TR_A", source, "audio/opus")
+	return send, source
+}
+
 // publish has m send one track and returns it with the source that it feeds.
 func (m *member) publish(cid, mime string, rids ...string) (send func(layer int, key bool), source *forward.Source) {
 	m.w.t.Helper()
@@ -139,9 +148,7 @@ func TestLostSoundIsAskedForAtOnce(t *testing.T) {
 		alice, bob := w.join(true, 17), w.join(true, 17)
 		defer bob.leave()
 		defer alice.leave()
-		send, source := alice.publish("mic", "audio/opus")
-		bob.negotiate(false)
-		bob.subscribe("TR_A", source, "audio/opus")
+		send, source := alice.talkTo(bob)
 		w.until("alice", alice.connected)
 		w.until("bob bound", func() bool { return count[rtc.DownlinkBound](bob) == 1 })
 		var lose atomic.Bool
@@ -214,9 +221,7 @@ func TestICERestart(t *testing.T) {
 		alice, bob := w.join(true, 17), w.join(false, 17)
 		defer bob.leave()
 		defer alice.leave()
-		send, source := alice.publish("mic", "audio/opus")
-		bob.negotiate(false)
-		bob.subscribe("TR_A", source, "audio/opus")
+		send, _ := alice.talkTo(bob)
 		w.until("alice", alice.connected)
 		w.until("bob bound", func() bool { return count[rtc.DownlinkBound](bob) == 1 })
 		before := alice.answers[len(alice.answers)-1].SDP

@@ -172,3 +172,45 @@ func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 		}
 	}
 }
+
+// TestSoundIsSentAgain: what was sent of a sound is not noted, and found all the same, for as long as the run of it lasts.
+func TestSoundIsSentAgain(t *testing.T) {
+	w := newWorld(t, SourceOptions{Codec: codec.Opus})
+	var r receiver
+	k := w.Attach(&r, SinkOptions{})
+	for _, seq := range []uint16{65530, 65531, 65534, 65532, 65535, 1, 2} { // one is late, 65533 and 0 are lost
+		w.push(0, opus(seq, 960*uint32(seq+20)))
+		w.wait(ms(20))
+	}
+	first := r.take()
+	k.Nack(seqs(first), w.now)
+	again := r.take()
+	if len(first) != 7 || len(again) != len(first) {
+		t.Fatalf("%d packets, and %d sent again, want 7 of each", len(first), len(again))
+	}
+	for i := range again {
+		again[i].Retransmission = false
+		if d := cmp.Diff(first[i], again[i], cmp.AllowUnexported(got{})); d != "" {
+			t.Errorf("packet %d differs the second time (-first +again):\n%s", i, d)
+		}
+	}
+	k.Nack(seqs(first), w.now.Add(ms(10)))
+	if n := len(r.take()); n != 0 {
+		t.Errorf("%d packets sent again within a round trip, want none", n)
+	}
+
+	last, before := first[len(first)-1].SequenceNumber, k.Stats().Unavailable
+	k.Nack([]uint16{first[0].SequenceNumber - 1, last - 2, last + 1, last + 1<<15}, w.now)
+	w.push(0, opus(3, 960*23))
+	k.SetTarget(NoLayer)
+	k.Nack([]uint16{last + 1}, w.now)
+	k.SetTarget(MaxTemporal(0))
+	w.push(0, opus(4, 960*24))
+	k.Nack([]uint16{last + 1}, w.now)
+	if gs := r.take(); len(gs) != 2 || gs[0].Retransmission || gs[1].Retransmission {
+		t.Errorf("%+v: want the new packets alone", gs)
+	}
+	if n := k.Stats().Unavailable - before; n != 6 {
+		t.Errorf("%d requests are counted that cannot be answered, want 6", n)
+	}
+}

@@ -13,7 +13,7 @@ import (
 const (
 	smallestSent = 32
 	videoSent    = videoHistory
-	audioSent    = audioHistory
+	audioSent    = audioHistory                          // of those that were asked for again
 	sentAge      = uint32(historyAge / time.Millisecond) // a packet is remembered for if the limit allows
 
 	// A tenth of what is lost is lost again: with three answers one packet in ten thousand stays away, and stops the picture for seconds.
@@ -39,14 +39,15 @@ type sent struct {
 }
 
 const (
-	flagUsed = 1 << iota
-	flagMarker
+	flagUsed    = 1 << iota
+	flagEnd     // the last of its frame that is forwarded: marked, whatever the publisher says
 	flagPadding // nothing of the publisher's packet but its place
 	flagWide    // 15-bit picture id
 	flagLimited // layers are held back: the dependency descriptor says so
 )
 
-// journal remembers what was sent to one receiver, by its sequence number. It grows while packets younger than sentAge would fall out.
+// journal remembers what was sent to one receiver, by its sequence number; of sound only what was asked for again. It grows while packets younger
+// than sentAge would fall out.
 type journal struct {
 	limit int
 	slots []sent // length zero or a power of two
@@ -121,11 +122,12 @@ func (w *scratch) put() {
 // build makes the receiver's packet out of the publisher's. vp8 is p's descriptor, for VP8.
 func (w *scratch) build(e *sent, p *packet.Packet, c codec.Codec, vp8 *codec.VP8Descriptor) *Outgoing {
 	o := &w.out
-	*o = Outgoing{SequenceNumber: e.seq, Timestamp: e.timestamp, Marker: e.flags&flagMarker != 0}
+	*o = Outgoing{SequenceNumber: e.seq, Timestamp: e.timestamp}
 	if e.flags&flagPadding != 0 {
 		o.Padding = 1
 		return o
 	}
+	o.Marker = p.Marker || e.flags&flagEnd != 0
 	o.Payload, o.AbsCaptureTime = p.Payload, p.AbsCaptureTime
 	o.AudioLevel, o.Voice, o.HasAudioLevel = p.AudioLevel, p.Voice, p.HasAudioLevel
 	switch c {

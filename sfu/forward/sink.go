@@ -117,7 +117,9 @@ func (k *Sink) push(in *inbound, work *scratch) (taken, waiting bool) {
 	}
 	o := work.build(&e, in.packet, k.source.options.Codec, &in.vp8)
 	o.Fill = in.fill
-	k.journal.add(&e)
+	if k.source.options.Video {
+		k.journal.add(&e)
+	}
 	k.counts.Packets++
 	k.counts.Bytes += uint64(len(o.Head) + len(o.Payload))
 	k.rates.add(len(o.Head)+len(o.Payload), in.at)
@@ -222,14 +224,12 @@ func (k *Sink) describe(e *sent, in *inbound) {
 	o := &k.source.options
 	e.source, e.stream, e.first = in.seq, in.stream, milliseconds(in.at)
 	e.flags |= flagUsed
-	marker := in.packet.Marker
 	if o.SVC {
 		e.spatial, e.temporal = k.choice.limit.Spatial, k.choice.limit.Temporal
 		e.flags |= flagLimited
-		marker = marker || in.frame.End && in.frame.Spatial == e.spatial
-	}
-	if marker {
-		e.flags |= flagMarker
+		if in.frame.End && in.frame.Spatial == e.spatial {
+			e.flags |= flagEnd
+		}
 	}
 	switch {
 	case o.Codec == codec.VP8:
@@ -256,6 +256,9 @@ func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
 	k.mu.Lock()
 	k.counts.Nacked++
 	found := k.journal.find(seq)
+	if found == nil && !k.source.options.Video {
+		found = k.recall(seq, at)
+	}
 	switch {
 	case k.closed:
 		k.mu.Unlock()
@@ -299,6 +302,25 @@ func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
 	k.counts.Retransmitted++
 	k.counts.Repeated += uint64(len(o.Head) + len(o.Payload))
 	k.mu.Unlock()
+}
+
+// recall notes what a packet of sound was when it is asked for again: the run that it is of tells, and to note each for everyone who hears it would cost
+// more than all the rest. It is nil where neither the run nor the history has it.
+func (k *Sink) recall(seq uint16, at time.Duration) *sent {
+	source, ok := k.splice.source(seq)
+	if !ok || k.choice.stream < 0 {
+		return nil
+	}
+	st := k.source.streams[k.choice.stream]
+	st.mu.Lock()
+	p := st.history.Get(source)
+	st.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	defer p.Release()
+	k.journal.add(&sent{source: source, timestamp: p.Timestamp - k.splice.shift, first: milliseconds(at), seq: seq, stream: k.choice.stream, flags: flagUsed})
+	return k.journal.find(seq)
 }
 
 // RequestKeyFrame takes the receiver's PLI or FIR (RFC 4585 §6.3.1, RFC 5104 §4.3.1).

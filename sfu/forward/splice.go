@@ -104,6 +104,19 @@ func (s *splice) cutAt(seq uint64) *cut {
 	return nil
 }
 
+// source returns the input number of one that was sent in this run, and false for others.
+func (s *splice) source(number uint16) (seq uint64, ok bool) {
+	if !s.started || packet.Newer(number, s.out) {
+		return 0, false
+	}
+	for i := len(s.cuts) - 1; i >= 0; i-- {
+		if after := number - (uint16(s.cuts[i].from) - s.cuts[i].offset); after < 1<<15 {
+			return s.cuts[i].from + uint64(after), true
+		}
+	}
+	return 0, false
+}
+
 // resume returns the output timestamp for the first packet of a new run. mapped is where the clocks say it belongs, if they are known.
 func (s *splice) resume(timestamp uint32, mapped uint32, known bool, rate uint32, at time.Duration) uint32 {
 	if !s.started {

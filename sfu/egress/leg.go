@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+	"unsafe"
 
 	"callserver/sfu/bandwidth"
 	"callserver/sfu/forward"
+	"callserver/sfu/prefetch"
 	"callserver/sfu/srtp"
 	"callserver/sfu/udp"
 )
@@ -38,11 +40,11 @@ type Leg struct {
 	worker *Worker
 
 	// In the worker's turn only.
-	sealer      *srtp.Sealer // nil until the keys are known
-	overhead    int          // of the sealer, in bytes
-	path        *Path        // nil until there is one
-	outbox      *udp.Outbox  // of the path
-	first, last int32        // slots, if count > 0
+	sealer      srtp.Sealer
+	overhead    int         // of the sealer, in bytes; 0 until the keys are known
+	path        *Path       // nil until there is one
+	outbox      *udp.Outbox // of the path
+	first, last int32       // slots, if count > 0
 	count       int
 	segment     int // size of the packets in the run that is being made
 
@@ -69,11 +71,26 @@ func (l *Leg) Turn(f func()) {
 	w.flush()
 }
 
-// SetSealer sets the keys that the leg protects with. They are set once: each key has one sender.
+// Fetch has the processor fetch what sending needs, in steps 1 and 2, of which the second looks at what the first fetched. It belongs to the worker's turn.
+func (l *Leg) Fetch(step int) {
+	if step == 1 {
+		prefetch.Lines(unsafe.Pointer(l), hotLines)
+		return
+	}
+	if l.path != nil {
+		prefetch.Lines(unsafe.Pointer(l.path), 1)
+		l.sealer.Fetch()
+	}
+}
+
+// hotLines is how many cache lines of a Leg each packet needs.
+const hotLines = 5
+
+// SetSealer sets the keys that the leg protects with, and takes s over. They are set once: each key has one sender.
 func (l *Leg) SetSealer(s *srtp.Sealer) {
 	l.Turn(func() {
-		if l.sealer == nil {
-			l.sealer, l.overhead = s, s.Overhead()
+		if l.overhead == 0 {
+			l.sealer, l.overhead = *s, s.Overhead()
 		}
 	})
 }
@@ -97,7 +114,7 @@ func (l *Leg) take(p *Path) {
 // RTCP queues a compound packet, marshalled, which belongs to the leg from then on.
 func (l *Leg) RTCP(compound []byte) {
 	l.worker.Do(func() {
-		if l.sealer == nil || l.path == nil || len(compound)+2*srtp.MaxOverhead > slotSize {
+		if l.overhead == 0 || l.path == nil || len(compound)+2*srtp.MaxOverhead > slotSize {
 			return
 		}
 		l.segment = 0 // not to be padded up to
@@ -134,7 +151,7 @@ type Packet struct {
 
 // Header returns the room for a packet's header, to append to, or nil if nothing can be sent now. It belongs to the worker's turn.
 func (l *Leg) Header() []byte {
-	if l.sealer == nil || l.path == nil {
+	if l.overhead == 0 || l.path == nil {
 		return nil
 	}
 	return l.worker.slot()

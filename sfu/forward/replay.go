@@ -110,6 +110,9 @@ type scratch struct {
 	head       [codec.MaxVP8Size]byte
 	descriptor [256]byte
 	structure  codec.Dependency
+
+	bundles []bundle // of Deliver
+	turns   []turn
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

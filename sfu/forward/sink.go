@@ -35,6 +35,9 @@ type Sink struct {
 	writeErrors atomic.Uint64
 }
 
+// hotLines is how many cache lines of a Sink each packet needs.
+const hotLines = 4
+
 func newSink(s *Source, w Writer, o SinkOptions) *Sink {
 	k := &Sink{source: s, writer: w, lane: laneOf(w), rtx: o.RTX}
 	k.choice = selection{target: o.Target, paused: o.Paused, stream: -1}

@@ -9,10 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"callserver/sfu/codec"
 	"callserver/sfu/egress"
 	"callserver/sfu/forward"
+	"callserver/sfu/prefetch"
 	"callserver/sfu/rtc/description"
 
 	"github.com/pion/rtcp"
@@ -24,10 +26,12 @@ import (
 type downlink struct {
 	// What each packet needs comes first, close together.
 	leg     *egress.Leg
-	wire    atomic.Pointer[wire]   // nil = not negotiated
+	numbers atomic.Uint64          // a wire, packed; 0 = not negotiated
 	streams atomic.Pointer[outlet] // nil = no section
 	kind    description.Kind
 	rtx     atomic.Bool // lost packets are sent again on a stream of their own
+	taken   bool        // first is in use
+	first   outlet      // room for the first of streams, which mostly is the only one
 
 	sink    atomic.Pointer[forward.Sink]
 	bound   atomic.Bool // DownlinkBound was sent
@@ -60,6 +64,15 @@ type wire struct {
 	transport               uint8 // the same of the transport-wide sequence number; never without rtx: a packet that goes out again as it was cannot have a new one
 }
 
+// pack makes one number of a wire, other than 0.
+func (w wire) pack() uint64 {
+	return 1<<63 | uint64(w.payload) | uint64(w.rtx)<<8 | uint64(w.dependency)<<16 | uint64(w.captureTime)<<24 | uint64(w.transport)<<32
+}
+
+func unpack(n uint64) wire {
+	return wire{payload: uint8(n), rtx: uint8(n >> 8), dependency: uint8(n >> 16), captureTime: uint8(n >> 24), transport: uint8(n >> 32)}
+}
+
 func newDownlink(p *Peer, l *egress.Leg, o DownlinkOptions) *downlink {
 	d := &downlink{peer: p, leg: l, options: o, kind: description.Audio}
 	if description.FindFormat(o.Mime).Video() {
@@ -80,7 +93,12 @@ func (d *downlink) on() *connection {
 // place ties the downlink to a sender of c.
 func (d *downlink) place(c *connection, sender *webrtc.RTPSender, rtx bool) {
 	video := d.kind == description.Video
-	out := &outlet{media: egress.Stream{SSRC: c.newSSRC(), Once: rtx, Video: video}}
+	out := &d.first
+	if d.taken { // the worker may still be at it
+		out = new(outlet)
+	}
+	d.taken = true
+	*out = outlet{media: egress.Stream{SSRC: c.newSSRC(), Once: rtx, Video: video}}
 	if rtx {
 		// No wrap soon: a receiver that loses the first packets would miscount the roll-over (RFC 3711 §3.3.1).
 		out.rtx, out.sequence = egress.Stream{SSRC: c.newSSRC(), Once: true, Video: video}, uint16(rand.Uint32N(1<<15))
@@ -98,7 +116,7 @@ func (d *downlink) stop() {
 	c, sender := d.connection, d.sender
 	d.connection, d.sender = nil, nil
 	d.mu.Unlock()
-	d.wire.Store(nil)
+	d.numbers.Store(0)
 	d.streams.Store(nil)
 	d.bound.Store(false)
 	if c == nil || sender == nil {
@@ -114,14 +132,14 @@ func (d *downlink) negotiated(w wire) {
 	if w.rtx == 0 || !d.rtx.Load() {
 		d.rtx.Store(false)
 		w.transport = 0
-		if out := d.streams.Load(); out != nil && d.wire.Load() == nil {
+		if out := d.streams.Load(); out != nil && d.numbers.Load() == 0 {
 			out.media.Once = false // what is sent again must be what was sent before
 		}
 	}
 	if c := d.on(); c != nil && d.kind == description.Video {
 		c.congestion.follow(d.leg)
 	}
-	d.wire.Store(&w)
+	d.numbers.Store(w.pack())
 }
 
 func (d *downlink) sending() *description.Sending {
@@ -151,21 +169,34 @@ func (d *downlink) ssrc() uint32 {
 // bindAll reports the downlinks that can be written to from now on.
 func (p *Peer) bindAll() {
 	for _, d := range *p.downlinks.Load() {
-		if d.wire.Load() != nil && d.bound.CompareAndSwap(false, true) {
+		if d.numbers.Load() != 0 && d.bound.CompareAndSwap(false, true) {
 			p.emit(DownlinkBound{TrackID: d.options.TrackID, Writer: d, RTX: d.rtx.Load()})
 		}
 	}
 }
+
+// Fetch has the processor fetch what WriteRTP needs, as forward.Deliver asks for it.
+func (d *downlink) Fetch(step int) {
+	if step == 0 {
+		prefetch.Lines(unsafe.Pointer(d), hotLines)
+		return
+	}
+	d.leg.Fetch(step)
+}
+
+// hotLines is how many cache lines of a downlink each packet needs.
+const hotLines = 3
 
 // Lane says where WriteRTP is called: in the turn of the client's worker.
 func (d *downlink) Lane() forward.Lane { return d.leg.Lane() }
 
 // WriteRTP implements forward.Writer. A packet before the connection is up is lost silently.
 func (d *downlink) WriteRTP(o *forward.Outgoing) error {
-	w, out := d.wire.Load(), d.streams.Load()
-	if w == nil || out == nil {
+	n, out := d.numbers.Load(), d.streams.Load()
+	if n == 0 || out == nil {
 		return nil
 	}
+	w := unpack(n)
 	b := d.leg.Header()
 	if b == nil {
 		return nil
@@ -199,8 +230,8 @@ func (d *downlink) WriteRTP(o *forward.Outgoing) error {
 // pad sends a packet of padding on the stream of retransmissions, where it is taken for an empty one. It belongs to the turn of the leg's worker. It returns the
 // size of the packet, 0 if there is no such stream.
 func (d *downlink) pad() int {
-	w, out := d.wire.Load(), d.streams.Load()
-	if w == nil || out == nil || w.rtx == 0 || w.transport == 0 || out.rtx.SSRC == 0 {
+	w, out := unpack(d.numbers.Load()), d.streams.Load()
+	if out == nil || w.rtx == 0 || w.transport == 0 || out.rtx.SSRC == 0 {
 		return 0
 	}
 	b := d.leg.Header()
@@ -327,7 +358,7 @@ func reports(k *forward.Sink, ssrc uint32, list []rtcp.ReceptionReport, now time
 // report returns the sender report and description that are due, nil if there is nothing to say.
 func (d *downlink) report(now time.Time) []rtcp.Packet {
 	k := d.sink.Load()
-	if k == nil || d.wire.Load() == nil {
+	if k == nil || d.numbers.Load() == 0 {
 		return nil
 	}
 	sr, ok := k.SenderReport(now)

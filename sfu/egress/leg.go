@@ -137,6 +137,9 @@ type Stream struct {
 	numbers srtp.Stream
 }
 
+// Fetch has the processor fetch what sending needs besides the Stream itself.
+func (s *Stream) Fetch() { s.numbers.Fetch() }
+
 // A Packet is one RTP packet to send. It is borrowed for the call.
 type Packet struct {
 	Header  []byte // in what Leg.Header returned

@@ -181,6 +181,9 @@ func (d *downlink) Fetch(step int) {
 		prefetch.Lines(unsafe.Pointer(d), hotLines)
 		return
 	}
+	if out := d.streams.Load(); step == 1 && out != nil {
+		out.media.Fetch()
+	}
 	d.leg.Fetch(step)
 }
 

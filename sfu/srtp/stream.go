@@ -5,6 +5,9 @@ package srtp
 import (
 	"errors"
 	"hash/crc32"
+	"unsafe"
+
+	"callserver/sfu/prefetch"
 )
 
 // ErrReuse refuses a packet whose number was used before, or is too old to tell: protecting another packet under it would give the key of
@@ -75,6 +78,13 @@ func (s *Stream) Remember(n int) {
 func (s *Stream) Print(index uint64, parts ...[]byte) {
 	if len(s.prints) > 0 {
 		s.prints[s.slot(index)] = fingerprint(parts)
+	}
+}
+
+// Fetch has the processor fetch where the next packet will be noted.
+func (s *Stream) Fetch() {
+	if len(s.prints) > 0 {
+		prefetch.Lines(unsafe.Pointer(&s.prints[s.slot(s.highest+1-first)]), 1)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 )
 
 // Losses decides which missing packets of one stream to ask for, and when (RFC 4585 §6.2.1): at once where packets keep their order, else as
-// late as they lately came on their own; then after a round trip time that grows by a quarter with each of at most five tries. No more is asked for
+// late as they lately came on their own; then after a round trip and a quarter, which grows by a quarter with each of at most five tries. No more is asked for
 // than arrives, but for a burst: where a queue overflows, what is sent again stands in that queue, and takes the place of what is new. The zero
 // value is ready; not safe for concurrent use. Times are since any fixed origin.
 type Losses struct {
@@ -33,14 +33,15 @@ type loss struct {
 	seq     uint64
 	tries   int
 	missed  time.Duration // when a later one came
-	asked   time.Duration // when it was asked for last
+	asked   time.Duration // when it was asked for first, if tries > 0
 	next    time.Duration
 	spacing time.Duration // to the try after next
 }
 
-// SetRTT sets the time to wait for an answer.
+// SetRTT sets the time to wait for an answer: some more than a round trip, since Chromium does not answer what it is asked again within that, and the next
+// chance comes only after as long again.
 func (l *Losses) SetRTT(rtt time.Duration) {
-	l.spacing = min(max(rtt, minNackSpacing), maxNackSpacing)
+	l.spacing = min(max(rtt+rtt/4, minNackSpacing), maxNackSpacing)
 }
 
 // Arrived notes that the stream goes on: a packet came that was not asked for.
@@ -96,8 +97,9 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 				continue
 			}
 			l.ahead++
-			m.tries++
-			m.asked = now
+			if m.tries++; m.tries == 1 {
+				m.asked = now
+			}
 			m.next = now + m.spacing
 			m.spacing = min(m.spacing+m.spacing/4, maxNackSpacing)
 			seqs = append(seqs, uint16(m.seq))

@@ -185,6 +185,28 @@ func TestLosses(t *testing.T) {
 	due(800, low(79999)...) // the back-off is bounded, too
 }
 
+// An answer that crosses the second request for it is an answer, not disorder: taken for that, it delayed each later request until its answer crossed the
+// second one, too.
+func TestLossesThatCross(t *testing.T) {
+	var l Losses
+	l.SetRTT(ms(40))
+	l.Add(100, 1, ms(0))
+	l.Due(ms(0), nil)
+	if got := l.Due(ms(40), nil); len(got) != 0 {
+		t.Errorf("asked for again after a round trip, when the answer is about to come")
+	}
+	if got := l.Due(ms(50), nil); len(got) != 1 {
+		t.Errorf("not asked for again after a round trip and a quarter")
+	}
+	if tries := l.Found(99, ms(52)); tries != 2 {
+		t.Errorf("found after %d tries, want 2", tries)
+	}
+	l.Add(200, 1, ms(100))
+	if got := l.Due(ms(100), nil); len(got) != 1 {
+		t.Error("the next loss is not asked for at once")
+	}
+}
+
 // Where packets overtake each other they are given the time that they take, and no more than that is ever asked for twice.
 func TestLossesAreNotDisorder(t *testing.T) {
 	var l Losses

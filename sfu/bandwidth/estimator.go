@@ -57,6 +57,11 @@ func (e *Estimator) Pace() int64 {
 	return pace
 }
 
+// Lossy says whether the line loses packets by its nature, and not because there are too many: what is sent again is lost again as often, and more may be sent.
+func (e *Estimator) Lossy(now time.Duration) bool {
+	return !e.limited && e.losses.lately >= lossy && !e.delays.waiting(now)
+}
+
 // Reports says whether the receiver sends transport-wide feedback at all.
 func (e *Estimator) Reports() bool { return e.heard != 0 }
 

@@ -70,6 +70,54 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// TestLossy: where packets are lost by the nature of the line what is lost is sent twice, but where there are too many that makes nothing worse.
+func TestLossy(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		line        line
+		least, most float64 // of the time it is taken for a line that loses packets
+		layer       int
+		share       float64
+		waits       time.Duration
+	}{
+		{"plain", plain, 0, 0, 2, 1, 50 * time.Millisecond},
+		{"0.5 % loss", with(func(l *line) { l.loss = 0.005 }), 0, 0.05, 2, 1, 50 * time.Millisecond},
+		{"5 % loss", with(func(l *line) { l.loss = 0.05 }), 0.9, 1, 2, 1, 50 * time.Millisecond},
+		{"10 % loss", with(func(l *line) { l.loss = 0.1 }), 0.95, 1, 2, 1, 50 * time.Millisecond},
+		{"10 % loss, 30 ms jitter", with(func(l *line) { l.loss, l.jitter = 0.1, 30*time.Millisecond }), 0.7, 1, 2, 1, 50 * time.Millisecond},
+		{"narrow", with(func(l *line) { l.rate = narrow }), 0, 0.01, 0, 0.95, 200 * time.Millisecond},
+		{"narrow, 20 % loss", with(func(l *line) { l.rate, l.loss = narrow, 0.2 }), 0, 0.1, 0, 0.9, 200 * time.Millisecond},
+		{"hardly a queue", with(func(l *line) { l.rate, l.queue = narrow, 5 }), 0, 0.1, 0, 0.9, 200 * time.Millisecond},
+		{"a policer without a queue", with(func(l *line) { l.rate, l.queue = 600_000, 4 }), 0, 0.1, 0, 0.9, 100 * time.Millisecond},
+		{"a policer slightly below what is sent", with(func(l *line) { l.rate, l.queue = 900_000, 4 }), 0, 1, 0, 0.9, 100 * time.Millisecond},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCall(t, tc.line)
+			c.resends = true
+			c.run(60 * time.Second)
+			log := c.since(6 * time.Second)
+			lossy := 0
+			for _, m := range log {
+				if m.lossy {
+					lossy++
+				}
+			}
+			part := float64(lossy) / float64(len(log))
+			t.Logf("lossy %.1f %% of the time, layer %d or more %.1f %%, waiting %v, of %d packets %d lost, sent again %d, and once more %d",
+				100*part, tc.layer, 100*share(log, tc.layer), waits(log), c.count, c.counts.lost, c.counts.again, c.counts.twice)
+			if part < tc.least || part > tc.most {
+				t.Errorf("lossy %.1f %% of the time, want %.1f to %.1f %%", 100*part, 100*tc.least, 100*tc.most)
+			}
+			if s := share(log, tc.layer); s < tc.share {
+				t.Errorf("layer %d or more %.1f %% of the time, want %.1f %%: %s", tc.layer, 100*s, 100*tc.share, c.history(0))
+			}
+			if w := waits(log); w > tc.waits {
+				t.Errorf("packets wait for %v: %s", w, c.history(0))
+			}
+		})
+	}
+}
+
 // TestPaused is a picture that is paused altogether: it comes back though nothing is sent meanwhile that could be reported.
 func TestPaused(t *testing.T) {
 	c := newCall(t, plain)

@@ -31,11 +31,13 @@ type parcel struct {
 	at     time.Duration // of arrival
 }
 
-func (l *line) send(p parcel) {
+// send reports whether the packet gets through.
+func (l *line) send(p parcel) bool {
 	if len(l.waiting) >= l.queue || l.random.Float64() < l.loss {
-		return
+		return false
 	}
 	l.waiting = append(l.waiting, p)
+	return true
 }
 
 // pass lets a millisecond go by and returns what arrives in it.
@@ -178,7 +180,19 @@ type call struct {
 	report  report
 	reports []parcelOfReport
 
+	resends bool // what is lost is sent again, and where the line loses packets by its nature once more
+	again   []resend
+	repair  float64 // bytes that may be sent again while there is a limit
+	counts  struct{ lost, again, twice int }
+
 	log []moment
+}
+
+// resend is a packet to be sent again.
+type resend struct {
+	at   time.Duration
+	size int
+	copy bool // it was just sent again
 }
 
 type parcelOfReport struct {
@@ -192,6 +206,7 @@ type moment struct {
 	layer   int
 	backlog time.Duration
 	budget  int64 // 0 = no limit
+	lossy   bool
 }
 
 func newCall(t *testing.T, l line) *call {
@@ -229,19 +244,59 @@ func (c *call) step() {
 		c.e.Feedback(c.reports[0].b, c.now)
 		c.reports = c.reports[1:]
 	}
+	if c.resends {
+		c.resend()
+	}
 	c.allocate()
 	budget, limited := c.e.Budget()
 	if !limited {
 		budget = 0
 	}
-	c.log = append(c.log, moment{at: c.now, layer: c.video.layer, backlog: c.line.backlog(), budget: budget})
+	c.log = append(c.log, moment{at: c.now, layer: c.video.layer, backlog: c.line.backlog(), budget: budget, lossy: c.e.Lossy(c.now)})
+}
+
+// resend does what the way out does with what a receiver asks for.
+func (c *call) resend() {
+	if budget, limited := c.e.Budget(); limited {
+		c.repair = min(c.repair+float64(budget)/8/4/1000, float64(budget)/8/4)
+	} else {
+		c.repair = 1 << 20
+	}
+	due := c.again
+	c.again = nil
+	for _, r := range due {
+		switch {
+		case r.at > c.now:
+			c.again = append(c.again, r)
+		case r.copy && !c.e.Lossy(c.now), c.repair < float64(r.size):
+		default:
+			c.repair -= float64(r.size)
+			if r.copy {
+				c.counts.twice++
+				c.numberedOnce(r.size)
+				continue
+			}
+			c.counts.again++
+			c.numbered(r.size)
+			c.again = append(c.again, resend{c.now + 10*time.Millisecond, r.size, true})
+		}
+	}
 }
 
 // numbered sends a packet that has a transport-wide number.
 func (c *call) numbered(size int) {
-	c.line.send(parcel{number: c.count, bits: int64(size) * 8})
+	if !c.numberedOnce(size) {
+		c.counts.lost++
+		c.again = append(c.again, resend{c.now + 2*c.line.delay + 30*time.Millisecond, size, false})
+	}
+}
+
+// numberedOnce sends one that is not sent again.
+func (c *call) numberedOnce(size int) bool {
+	arrives := c.line.send(parcel{number: c.count, bits: int64(size) * 8})
 	c.count++
 	c.e.Sent.Add(size, c.now)
+	return arrives
 }
 
 func (c *call) media() {

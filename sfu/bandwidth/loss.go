@@ -10,6 +10,8 @@ const (
 	proportional = 0.85 // what arrives became less by so much when less was sent: the line loses a share, not what it cannot carry
 	likely       = 0.6  // of the loss before remains where that is so
 	forgetting   = 0.3  // of a loss that is less now
+	lossy        = 0.02 // of what is sent: what is sent again is lost again too often
+	recent       = 0.25 // weight of a window
 )
 
 // losses tells packets that a line loses whatever is sent from those that are too many for it. The former are a share of what is sent; of the
@@ -20,6 +22,7 @@ type losses struct {
 	arrived, lost int
 	bytes         int     // that arrived
 	usual         float64 // share that the line always loses
+	lately        float64 // share, smoothed
 	again         bool    // the window before was bad
 	suspect       window  // what made us send less, rate 0 = nothing did
 }
@@ -66,6 +69,7 @@ func (l *losses) judge(sending int64) (verdict, window) {
 	}
 	w := window{share: float64(max(l.lost, 0)) / float64(packets), sending: sending, rate: int64(l.bytes) * 8 * int64(time.Second) / int64(span)}
 	l.restart(l.newest)
+	l.lately += recent * (w.share - l.lately)
 	before, again := l.suspect, l.again
 	l.again = w.share > l.usual+muchLoss
 	switch {

@@ -245,19 +245,35 @@ func (k *Sink) describe(e *sent, in *inbound) {
 }
 
 // Nack takes the receiver's request for packets to be sent again (RFC 4585 §6.2.1), by the sequence numbers it was sent. Where the Writer has a Lane it
-// must be called there.
-func (k *Sink) Nack(seqs []uint16, now time.Time) {
+// must be called there. It returns those that were sent again, in the room of seqs.
+func (k *Sink) Nack(seqs []uint16, now time.Time) (sent []uint16) {
+	at := k.source.since(now)
+	work := scratches.Get().(*scratch)
+	sent = seqs[:0]
+	for _, seq := range seqs {
+		if k.resend(seq, at, false, work) {
+			sent = append(sent, seq)
+		}
+	}
+	work.put()
+	return sent
+}
+
+// Repeat sends what Nack sent again once more, though nobody has asked again yet. It is to be called where Nack is.
+func (k *Sink) Repeat(seqs []uint16, now time.Time) {
 	at := k.source.since(now)
 	work := scratches.Get().(*scratch)
 	for _, seq := range seqs {
-		k.resend(seq, at, work)
+		k.resend(seq, at, true, work)
 	}
 	work.put()
 }
 
-func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
+func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch) bool {
 	k.mu.Lock()
-	k.counts.Nacked++
+	if !unasked {
+		k.counts.Nacked++
+	}
 	found := k.journal.find(seq)
 	if found == nil && !k.source.options.Video {
 		found = k.recall(seq, at)
@@ -265,14 +281,14 @@ func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
 	switch {
 	case k.closed:
 		k.mu.Unlock()
-		return
+		return false
 	case found == nil:
 		k.counts.Unavailable++
 		k.mu.Unlock()
-		return
-	case !found.resendable(milliseconds(at), k.reports.rtt):
+		return false
+	case !unasked && !found.resendable(milliseconds(at), k.reports.rtt):
 		k.mu.Unlock()
-		return
+		return false
 	}
 	e := *found
 	k.mu.Unlock()
@@ -287,7 +303,7 @@ func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
 			k.mu.Lock()
 			k.counts.Unavailable++
 			k.mu.Unlock()
-			return
+			return false
 		}
 		defer p.Release()
 	}
@@ -299,12 +315,13 @@ func (k *Sink) resend(seq uint16, at time.Duration, work *scratch) {
 	o.Retransmission = true
 	if k.writer.WriteRTP(o) != nil {
 		k.writeErrors.Add(1)
-		return
+		return false
 	}
 	k.mu.Lock()
 	k.counts.Retransmitted++
 	k.counts.Repeated += uint64(len(o.Head) + len(o.Payload))
 	k.mu.Unlock()
+	return true
 }
 
 // recall notes what a packet of sound was when it is asked for again: the run that it is of tells, and to note each for everyone who hears it would cost

@@ -8,10 +8,13 @@ import (
 
 	"callserver/sfu/bandwidth"
 	"callserver/sfu/egress"
+	"callserver/sfu/forward"
 )
 
-// tellEvery is how often the bitrate is told while there is a limit.
-const tellEvery = 100 * time.Millisecond
+const (
+	tellEvery  = 100 * time.Millisecond // the bitrate is told while there is a limit
+	maxRepeats = 32                     // requests of which the answers are repeated with one tick; those of more are not
+)
 
 // congestion is how much of what the client is to receive fits through a connection. docs/bandwidth.md says how that is found out. What is not
 // marked otherwise belongs to the turn of the leg's worker.
@@ -25,6 +28,15 @@ type congestion struct {
 	limited   bool                 // as told last
 	bitrate   int64                // the same
 	told      time.Duration        // when that was
+
+	repeats   []repeat
+	repeating atomic.Bool // there are some
+}
+
+// repeat is packets that a receiver was just sent again.
+type repeat struct {
+	sink *forward.Sink
+	seqs []uint16
 }
 
 // follow begins to count what is sent on the leg, if that was not done before. Not in the worker's turn.
@@ -102,6 +114,33 @@ func (g *congestion) tick() {
 		l.Limit(g.estimator.Pace())
 		l.Release()
 		g.pad(padding)
+	})
+}
+
+// repeat has packets that were just sent again sent once more with the next tick, if the line loses packets by its nature. A client asks for what was lost twice
+// only when its picture has nearly stopped, and what is lost together goes within a few milliseconds. It keeps seqs.
+func (g *congestion) repeat(k *forward.Sink, seqs []uint16) {
+	if len(seqs) == 0 || g.estimator == nil || len(g.repeats) == maxRepeats || !g.estimator.Lossy(g.connection.leg.Now()) {
+		return
+	}
+	g.repeats = append(g.repeats, repeat{k, seqs})
+	g.repeating.Store(true)
+}
+
+// repeatDue sends what repeat was told of. Safe for concurrent use; it is to be called with every tick.
+func (g *congestion) repeatDue(now time.Time) {
+	if !g.repeating.Load() {
+		return
+	}
+	g.do(func(at time.Duration) {
+		if g.estimator.Lossy(at) {
+			for _, r := range g.repeats {
+				r.sink.Repeat(r.seqs, now)
+			}
+		}
+		clear(g.repeats)
+		g.repeats = g.repeats[:0]
+		g.repeating.Store(false)
 	})
 }
 

@@ -136,3 +136,59 @@ func testNarrowLine(t *testing.T, w *world, single bool) {
 	}
 	w.net.Drop(nil)
 }
+
+// TestLossyLine loses a tenth of what is sent to a client: what it asks for comes twice, in case that is lost again. As long as few are lost
+// it comes once.
+func TestLossyLine(t *testing.T) {
+	for _, single := range []bool{true, false} {
+		bubble(t, func(w *world) { testLossyLine(t, w, single) })
+	}
+}
+
+func testLossyLine(t *testing.T, w *world, single bool) {
+	alice, bob := w.join(true, 17), w.join(single, 17)
+	defer bob.leave()
+	defer alice.leave()
+	camera := alice.Publish("cam", "video/VP8")
+	alice.wants = append(alice.wants, rtc.Want{CID: "cam", Video: true, Mime: "video/VP8"})
+	source := alice.feed(alice.negotiate(false), "cam", forward.SourceOptions{Video: true})
+	if single {
+		bob.negotiate(false)
+	} else {
+		bob.peer.Negotiate(false)
+	}
+	bob.subscribe("TR_V", source, "video/VP8")
+	w.until("bob bound", func() bool { return count[rtc.DownlinkBound](bob) == 1 })
+
+	var every, all, lost atomic.Int32                 // which packet is lost, how many came, how many were lost
+	w.net.Drop(func(b []byte, from, to string) bool { // only first transmissions: a client of Pion's goes on asking, whatever comes by RTX, and is answered eight times
+		if len(b) < 20 || b[0]>>6 != 2 || b[1]&0x7f != 96 || !strings.HasPrefix(from, "10.0.0.") || !strings.HasPrefix(to, "10.0.1.2:") {
+			return false
+		}
+		if all.Add(1)%every.Load() != 0 {
+			return false
+		}
+		lost.Add(1)
+		return true
+	})
+	for _, tc := range []struct {
+		every, least, most int32 // packets sent again for each that was lost
+	}{{200, 1, 8}, {10, 12, 16}} {
+		every.Store(tc.every)
+		var before forward.SinkStats
+		for n := range 800 {
+			if n == 400 { // what the line loses is known by now
+				before = bob.sinks["TR_V"].Stats()
+				lost.Store(0)
+			}
+			camera.Send(0, n%100 == 0, 20, make([]byte, 500))
+			time.Sleep(10 * time.Millisecond)
+		}
+		after := bob.sinks["TR_V"].Stats()
+		again := int32(after.Retransmitted - before.Retransmitted)
+		if n := lost.Load(); again < n*tc.least || again > n*tc.most {
+			t.Errorf("one of %d lost: %d packets, sent %d again, want %d to %d times as many", tc.every, n, again, tc.least, tc.most)
+		}
+	}
+	w.net.Drop(nil)
+}

@@ -313,13 +313,13 @@ func (c *connection) feedback(packets []rtcp.Packet, now time.Time) {
 			}
 		}
 		for _, d := range *p.downlinks.Load() {
-			d.feedback(packets, now)
+			d.feedback(packets, &c.congestion, now)
 		}
 	})
 }
 
 // feedback hands what concerns this downlink to its sink.
-func (d *downlink) feedback(packets []rtcp.Packet, now time.Time) {
+func (d *downlink) feedback(packets []rtcp.Packet, g *congestion, now time.Time) {
 	k, ssrc := d.sink.Load(), d.ssrc()
 	if k == nil || ssrc == 0 {
 		return
@@ -329,7 +329,9 @@ func (d *downlink) feedback(packets []rtcp.Packet, now time.Time) {
 		case *rtcp.TransportLayerNack:
 			if p.MediaSSRC == ssrc {
 				for _, pair := range p.Nacks {
-					k.Nack(pair.PacketList(), now)
+					if sent := k.Nack(pair.PacketList(), now); d.kind == description.Video {
+						g.repeat(k, sent)
+					}
 				}
 			}
 		case *rtcp.PictureLossIndication:

@@ -23,6 +23,9 @@ func (p *Peer) tick(now time.Time, behind bool) {
 	p.negotiate(now, behind)
 	p.ticks++
 	turn := p.ticks
+	if c := p.sender(); c != nil {
+		c.congestion.repeatDue(now)
+	}
 	if p.client.up() {
 		var packets []rtcp.Packet
 		if turn%lossTicks == 0 {

@@ -3,10 +3,10 @@ package egress
 import "time"
 
 const (
-	maxHeld   = 256                    // packets that wait; more are lost, as in any queue
-	heldFirst = 20 * time.Millisecond  // of the rate may leave at once
-	repairs   = 4                      // a quarter of the rate is for what is sent again
-	repairFor = 250 * time.Millisecond // of that may be saved up
+	maxHeld   = 256                   // packets that wait; more are lost, as in any queue
+	heldFirst = 20 * time.Millisecond // of the rate may leave at once
+	repairs   = 4                     // a quarter of the rate is for what is sent again
+	repairFor = time.Second           // of that may be saved up
 )
 
 // gate holds video back that would leave faster than a line carries it: key frames, and what comes in bursts. Sound passes by it. There is one only

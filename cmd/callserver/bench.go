@@ -4,15 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"callserver/bench"
 	"callserver/internal/config"
 )
 
-// benchGarbage is how much of it may gather in the generator beside what is in use, in percent, unless GOGC in the environment says so. On its one core a
-// collection takes a tenth of a second when hundreds are in, and who joins meanwhile would be counted as waiting for the server.
+// benchGarbage is how much of it may gather in the generator beside what is in use, in percent. On its one core a collection takes a tenth of a second when
+// hundreds are in, and who joins meanwhile would be counted as waiting for the server.
 const benchGarbage = 400
 
 type benchCmd struct {
@@ -50,9 +49,7 @@ func (b benchCmd) Run(cmd *command) error {
 	if o.Load.Prefix = b.Room; o.Load.Prefix == "" {
 		o.Load.Prefix = fmt.Sprintf("bench-%d-%d", os.Getpid(), time.Now().UnixMilli())
 	}
-	if os.Getenv("GOGC") == "" {
-		defer debug.SetGCPercent(debug.SetGCPercent(benchGarbage))
-	}
+	defer letGather(benchGarbage)()
 	report, err := bench.Run(cmd.ctx, o)
 	if err != nil {
 		return err

@@ -17,9 +17,18 @@ import (
 // drainTime bounds how long clients get to hear that the server goes, once it was told to.
 const drainTime = 5 * time.Second
 
-// garbage is how much of it may gather beside what is in use, in percent, unless GOGC in the environment says so. Half of the standard: next to nothing is
-// allocated per packet, so it gathers slowly, and most of what is in use holds no pointers.
+// garbage is how much of it may gather beside what is in use, in percent. Half of the standard: next to nothing is allocated per packet, so it gathers
+// slowly, and most of what is in use holds no pointers.
 const garbage = 50
+
+// letGather has so much garbage gather beside what is in use, in percent, unless GOGC in the environment says how much, and returns what undoes that.
+func letGather(percent int) (undo func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	before := debug.SetGCPercent(percent)
+	return func() { debug.SetGCPercent(before) }
+}
 
 type serveCmd struct{ configured }
 
@@ -29,9 +38,7 @@ func (s serveCmd) Run(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
-	}
+	letGather(garbage) // for good
 	log := telemetry.Logger(cmd.stderr, telemetry.LogOptions{Level: conf.Log.Level, JSON: conf.Log.JSON, Identifiers: conf.Log.Identifiers})
 	srv, err := newServer(conf, log)
 	if err != nil {

@@ -40,7 +40,7 @@ type Leg struct {
 	worker *Worker
 
 	// In the worker's turn only.
-	sealer      srtp.Sealer
+	sealer      srtp.Sealer // if overhead is not 0
 	overhead    int         // of the sealer, in bytes; 0 until the keys are known
 	path        *Path       // nil until there is one
 	outbox      *udp.Outbox // of the path

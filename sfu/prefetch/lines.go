@@ -1,5 +1,7 @@
 //go:build amd64 || arm64
 
+// Hot path: see ARCHITECTURE.md#packet
+
 package prefetch
 
 import "unsafe"

@@ -166,6 +166,18 @@ func TestPipeOverflow(t *testing.T) {
 	t.Error("the session ended and frames still fit")
 }
 
+// BenchmarkPipe is the connection of one more client, to whom one frame goes. Whatever it takes up, everybody does for as long as they stay.
+func BenchmarkPipe(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		p := newPipe()
+		p.push(frame{})
+		if _, err := p.Receive(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // FuzzRequests feeds a session frames of all sorts. It must not panic, and must then still answer or have said goodbye.
 func FuzzRequests(f *testing.F) {
 	seed := func(m *livekit.SignalRequest) {

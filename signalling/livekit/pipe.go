@@ -36,14 +36,17 @@ const (
 // A pipe is the connection of a client and a session in one process.
 type pipe struct {
 	up   chan frame    // closed by the client's end
-	down chan frame    // closed by the session's end
-	cut  chan struct{} // closed when either end gave up: nothing more will be read
+	more chan struct{} // capacity 1: there is something to receive
+	cut  chan struct{} // closed when the session gave up: nothing more will be sent or taken
 
 	once sync.Once
+
+	mu   sync.Mutex
+	down []frame // to the client, oldest first; a channel would hold the memory of a full queue for everybody
 }
 
 func newPipe() *pipe {
-	return &pipe{up: make(chan frame, upQueue), down: make(chan frame, downQueue), cut: make(chan struct{})}
+	return &pipe{up: make(chan frame, upQueue), more: make(chan struct{}, 1), cut: make(chan struct{})}
 }
 
 func (p *pipe) Send(ctx context.Context, f frame) error {
@@ -58,33 +61,59 @@ func (p *pipe) Send(ctx context.Context, f frame) error {
 }
 
 func (p *pipe) Receive(ctx context.Context) (frame, error) {
-	select {
-	case f, ok := <-p.down:
-		if !ok {
-			return frame{}, io.EOF
+	for {
+		if f, ok := p.pop(); ok {
+			return f, nil
 		}
-		return f, nil
-	case <-ctx.Done():
-		return frame{}, ctx.Err()
+		select {
+		case <-p.more:
+		case <-p.cut:
+			if f, ok := p.pop(); ok {
+				return f, nil
+			}
+			return frame{}, io.EOF
+		case <-ctx.Done():
+			return frame{}, ctx.Err()
+		}
 	}
+}
+
+// pop takes the oldest frame to the client, if there is one.
+func (p *pipe) pop() (frame, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.down) == 0 {
+		return frame{}, false
+	}
+	f := p.down[0]
+	p.down[0] = frame{} // its bytes are the reader's from here on
+	if p.down = p.down[1:]; len(p.down) == 0 {
+		p.down = nil
+	}
+	return f, true
 }
 
 func (p *pipe) Close() { close(p.up) }
 
 // push queues a frame to the client; false means that the queue is full. Session's end only.
 func (p *pipe) push(f frame) bool {
-	select {
-	case p.down <- f:
-		return true
-	default:
+	p.mu.Lock()
+	full := len(p.down) >= downQueue
+	if !full {
+		p.down = append(p.down, f)
+	}
+	p.mu.Unlock()
+	if full {
 		return false
 	}
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 // finish ends the connection from the session's end once the client has received what was pushed.
 func (p *pipe) finish() {
-	p.once.Do(func() {
-		close(p.down)
-		close(p.cut)
-	})
+	p.once.Do(func() { close(p.cut) })
 }

@@ -6,7 +6,7 @@ import "callserver/sfu/codec"
 type Event interface{ event() }
 
 // ParticipantsChanged holds the newest state of participants, the receiver included. State Disconnected means gone.
-type ParticipantsChanged struct{ Participants []ParticipantInfo }
+type ParticipantsChanged struct{ Participants []*ParticipantInfo }
 
 // RoomChanged holds the newest state of the room.
 type RoomChanged struct{ Room RoomInfo }

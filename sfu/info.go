@@ -1,6 +1,9 @@
 package sfu
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // RoomID is the name of a room, as the token says it.
 type RoomID string
@@ -210,8 +213,8 @@ type TrackVersion struct {
 	Ticks     int32
 }
 
-// ParticipantInfo describes a participant. Version rises with each change within a session. Its slices and map are shared
-// and must not be written.
+// ParticipantInfo describes a participant. Version rises with each change within a session. Everybody in the room is told the same one:
+// neither it nor its slices and map must be written.
 type ParticipantInfo struct {
 	SID            SID
 	Identity       Identity
@@ -226,6 +229,24 @@ type ParticipantInfo struct {
 	Tracks         []TrackInfo
 	Reason         Reason // once Disconnected
 	Client         ClientInfo
+
+	encoding *encoding // nil: not kept
+}
+
+// encoding is an info as the client protocol has it, once somebody was told.
+type encoding struct {
+	once  sync.Once
+	bytes []byte
+}
+
+// Encoded returns what encode makes of the info in the client protocol, which must not be written. It is made once and kept: in a crowd hundreds are told
+// the same. Safe for concurrent use.
+func (p *ParticipantInfo) Encoded(encode func(*ParticipantInfo) []byte) []byte {
+	if p.encoding == nil {
+		return encode(p)
+	}
+	p.encoding.once.Do(func() { p.encoding.bytes = encode(p) })
+	return p.encoding.bytes
 }
 
 // RoomInfo describes a room.

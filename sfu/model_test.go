@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 )
 
@@ -13,8 +14,8 @@ import (
 type viewer struct {
 	*client
 	t         *rapid.T
-	self      ParticipantInfo
-	people    map[Identity]ParticipantInfo
+	self      *ParticipantInfo
+	people    map[Identity]*ParticipantInfo
 	versions  map[SID]uint32
 	former    map[SID]bool // sessions that another one of the same identity took the place of
 	downlinks map[SID]bool
@@ -23,7 +24,7 @@ type viewer struct {
 
 func newViewer(t *rapid.T, c *client) *viewer {
 	v := &viewer{
-		client: c, t: t, people: map[Identity]ParticipantInfo{}, versions: map[SID]uint32{}, former: map[SID]bool{},
+		client: c, t: t, people: map[Identity]*ParticipantInfo{}, versions: map[SID]uint32{}, former: map[SID]bool{},
 		downlinks: map[SID]bool{}, denied: map[SID]bool{},
 	}
 	snap := c.Snapshot()
@@ -34,7 +35,7 @@ func newViewer(t *rapid.T, c *client) *viewer {
 	return v
 }
 
-func (v *viewer) meet(p ParticipantInfo) {
+func (v *viewer) meet(p *ParticipantInfo) {
 	if p.Version < v.versions[p.SID] {
 		v.t.Fatalf("%s: version of %s went from %d to %d", v.identity, p.Identity, v.versions[p.SID], p.Version)
 	}
@@ -91,7 +92,7 @@ func (v *viewer) read() {
 	}
 }
 
-func hasTrack(p ParticipantInfo, sid SID) bool {
+func hasTrack(p *ParticipantInfo, sid SID) bool {
 	for _, t := range p.Tracks {
 		if t.SID == sid {
 			return true
@@ -213,16 +214,16 @@ func (w *world) check() {
 	}
 	for _, v := range w.viewers {
 		v.read()
-		people := map[Identity]ParticipantInfo{}
+		people := map[Identity]*ParticipantInfo{}
 		for _, p := range truth {
 			if p.SID != v.sid && !p.Permission.Hidden {
 				people[p.Identity] = p
 			}
 		}
-		if diff := cmp.Diff(people, v.people); diff != "" {
+		if diff := cmp.Diff(people, v.people, cmpopts.IgnoreUnexported(ParticipantInfo{})); diff != "" {
 			w.t.Fatalf("%s sees others (-truth +seen):\n%s", v.identity, diff)
 		}
-		if diff := cmp.Diff(v.Info(), v.self); diff != "" {
+		if diff := cmp.Diff(v.Info(), *v.self, cmpopts.IgnoreUnexported(ParticipantInfo{})); diff != "" {
 			w.t.Fatalf("%s sees itself (-truth +seen):\n%s", v.identity, diff)
 		}
 		w.checkStreams(v)

@@ -54,17 +54,17 @@ func (p *Participant) Room() RoomInfo {
 }
 
 // Others returns everyone else that this participant may see, in the order of joining.
-func (p *Participant) Others() []ParticipantInfo {
+func (p *Participant) Others() []*ParticipantInfo {
 	p.room.mu.Lock()
 	defer p.room.mu.Unlock()
 	return p.othersLocked()
 }
 
-func (p *Participant) othersLocked() []ParticipantInfo {
-	out := make([]ParticipantInfo, 0, len(p.room.members))
+func (p *Participant) othersLocked() []*ParticipantInfo {
+	out := make([]*ParticipantInfo, 0, len(p.room.members))
 	for _, q := range p.room.members {
 		if q != p && !q.member.Permission.Hidden {
-			out = append(out, *q.info)
+			out = append(out, q.info)
 		}
 	}
 	return out
@@ -73,8 +73,8 @@ func (p *Participant) othersLocked() []ParticipantInfo {
 // Snapshot is what a join answer holds.
 type Snapshot struct {
 	Room   RoomInfo
-	Self   ParticipantInfo
-	Others []ParticipantInfo
+	Self   *ParticipantInfo
+	Others []*ParticipantInfo
 }
 
 // Snapshot returns room, self and others at one moment, and takes back the participant and room events not read yet, which
@@ -84,7 +84,7 @@ func (p *Participant) Snapshot() Snapshot {
 	defer p.room.mu.Unlock()
 	p.queue.withdrawKind(kindParticipant)
 	p.queue.withdrawKind(kindRoom)
-	return Snapshot{Room: p.room.infoLocked(), Self: *p.info, Others: p.othersLocked()}
+	return Snapshot{Room: p.room.infoLocked(), Self: p.info, Others: p.othersLocked()}
 }
 
 // SetState moves the participant forward, to Joined when it was answered and to Active when its primary transport connects.
@@ -133,7 +133,7 @@ func (p *Participant) refreshLocked() {
 		SID: p.sid, Identity: p.identity, Name: p.member.Name, Metadata: p.member.Metadata,
 		Attributes: p.member.Attributes, Kind: p.member.Kind, State: p.state, JoinedAt: p.joinedAt,
 		Version: p.version, Permission: p.member.Permission, Client: p.member.Client,
-		Publisher: len(p.publications.tracks) > 0,
+		Publisher: len(p.publications.tracks) > 0, encoding: &encoding{},
 	}
 	if n := len(p.publications.tracks); n > 0 {
 		info.Tracks = make([]TrackInfo, 0, n)

@@ -10,6 +10,9 @@ import (
 // which makes its client join anew.
 const queueLimit = 8192
 
+// keptItems is up to how many of them the memory is kept for those that come next: in a crowd as many as come together.
+const keptItems = 32
+
 type eventKind uint8
 
 const (
@@ -182,11 +185,14 @@ func (q *queue) wake() {
 // drain takes everything that waits.
 func (q *queue) drain() []Event {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	items := q.items
-	q.items = nil
+	if q.items = nil; cap(items) <= keptItems {
+		q.items = items[:0]
+		defer clear(items)
+	}
 	q.woken, q.late = false, false
 	clear(q.index)
-	q.mu.Unlock()
 
 	var out []Event
 	for i := 0; i < len(items); {
@@ -200,7 +206,7 @@ func (q *queue) drain() []Event {
 		}
 		switch items[i].key.kind {
 		case kindParticipant:
-			out = append(out, ParticipantsChanged{collect(items[i:run], func(it *queueItem) ParticipantInfo { return *it.info })})
+			out = append(out, ParticipantsChanged{collect(items[i:run], func(it *queueItem) *ParticipantInfo { return it.info })})
 		case kindSpeaker:
 			out = append(out, Speakers{collect(items[i:run], func(it *queueItem) Speaker { return it.speaker })})
 		case kindQuality:

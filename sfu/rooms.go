@@ -137,7 +137,7 @@ func (r *Rooms) Present(id RoomID, m Member) bool {
 }
 
 // Room returns the room and who is in it, in the order of joining, hidden participants included.
-func (r *Rooms) Room(id RoomID) (RoomInfo, []ParticipantInfo, bool) {
+func (r *Rooms) Room(id RoomID) (RoomInfo, []*ParticipantInfo, bool) {
 	rm := r.find(id)
 	if rm == nil {
 		return RoomInfo{}, nil, false
@@ -147,9 +147,9 @@ func (r *Rooms) Room(id RoomID) (RoomInfo, []ParticipantInfo, bool) {
 	if rm.closed {
 		return RoomInfo{}, nil, false
 	}
-	people := make([]ParticipantInfo, 0, len(rm.members))
+	people := make([]*ParticipantInfo, 0, len(rm.members))
 	for _, p := range rm.members {
-		people = append(people, *p.info)
+		people = append(people, p.info)
 	}
 	return rm.infoLocked(), people, true
 }

@@ -72,7 +72,7 @@ func (d *director) heard(speakers []sfu.Speaker) {
 func (d *director) left(who sfu.SID) { delete(d.voices, who) }
 
 // choose casts every place anew, out of those others who are there, in the order of joining. Fits says which tracks the remote could get at a place.
-func (d *director) choose(others []sfu.ParticipantInfo, fits func(place int, t *sfu.TrackInfo) bool, now time.Time) [places]pick {
+func (d *director) choose(others []*sfu.ParticipantInfo, fits func(place int, t *sfu.TrackInfo) bool, now time.Time) [places]pick {
 	var picks [places]pick
 	candidates := func(place int, source sfu.TrackSource) (list []pick) {
 		for _, o := range others {

@@ -95,13 +95,13 @@ func TestDirector(t *testing.T) {
 	}
 }
 
-func othersOf(text string) (list []sfu.ParticipantInfo) {
+func othersOf(text string) (list []*sfu.ParticipantInfo) {
 	var p *sfu.ParticipantInfo
 	for i := 0; i+1 < len(text); i += 3 {
 		name, kind := text[i:i+1], text[i+1]
 		if p == nil || p.SID != sfu.SID(name) {
-			list = append(list, sfu.ParticipantInfo{SID: sfu.SID(name), Identity: sfu.Identity(name)})
-			p = &list[len(list)-1]
+			p = &sfu.ParticipantInfo{SID: sfu.SID(name), Identity: sfu.Identity(name)}
+			list = append(list, p)
 		}
 		lower := kind | 0x20
 		source := map[byte]sfu.TrackSource{'m': sfu.Microphone, 'c': sfu.Camera, 's': sfu.ScreenShare}[lower]
@@ -128,7 +128,7 @@ func TestLegEvents(t *testing.T) {
 		l.tellLocked(RemoteMute{Source: sfu.Camera, Muted: i%2 == 0})
 		l.tellLocked(OfferWanted{})
 		l.tellLocked(Held{On: i%2 == 0})
-		l.tellLocked(sfu.ParticipantsChanged{Participants: []sfu.ParticipantInfo{{SID: "a", Version: uint32(i)}, {SID: "b"}}})
+		l.tellLocked(sfu.ParticipantsChanged{Participants: []*sfu.ParticipantInfo{{SID: "a", Version: uint32(i)}, {SID: "b"}}})
 	}
 	got := l.Events()
 	if len(got) != 6 || got[0] != (Shown{Source: sfu.Camera}) {

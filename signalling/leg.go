@@ -49,7 +49,7 @@ type Leg struct {
 	incoming  map[string]*incoming // by mid
 	outgoing  [places]*outgoing    // nil: the remote has no room for it
 	director  director
-	others    []sfu.ParticipantInfo              // in the order of joining
+	others    []*sfu.ParticipantInfo             // in the order of joining
 	wanted    map[sfu.SID]sfu.DownlinkWanted     // tracks that we may have
 	asked     map[sfu.SID]bool                   // tracks that we subscribed to
 	keys      map[sfu.Identity]*framecrypto.Keys // what we open with
@@ -205,7 +205,7 @@ func (l *Leg) tellLocked(e Event) {
 
 // merged returns both, with the newer state of who is in both.
 func merged(older, newer sfu.ParticipantsChanged) sfu.ParticipantsChanged {
-	out := append([]sfu.ParticipantInfo(nil), older.Participants...)
+	out := append([]*sfu.ParticipantInfo(nil), older.Participants...)
 next:
 	for _, p := range newer.Participants {
 		for i := range out {
@@ -220,7 +220,7 @@ next:
 }
 
 // Others describes everybody else whom the participant may see.
-func (l *Leg) Others() []sfu.ParticipantInfo { return l.sess.Others() }
+func (l *Leg) Others() []*sfu.ParticipantInfo { return l.sess.Others() }
 
 // Candidate takes a candidate of the remote's, the JSON of an RTCIceCandidateInit, as m.call.candidates has them. One that cannot be
 // used is left out.

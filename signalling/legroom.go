@@ -54,9 +54,9 @@ func (l *Leg) roomLocked(e sfu.Event) {
 }
 
 // meetLocked takes the newest state of others.
-func (l *Leg) meetLocked(changed []sfu.ParticipantInfo) {
+func (l *Leg) meetLocked(changed []*sfu.ParticipantInfo) {
 	for _, p := range changed {
-		at := slices.IndexFunc(l.others, func(o sfu.ParticipantInfo) bool { return o.SID == p.SID })
+		at := slices.IndexFunc(l.others, func(o *sfu.ParticipantInfo) bool { return o.SID == p.SID })
 		switch {
 		case p.SID == l.sess.sid:
 		case p.State == sfu.Disconnected:

@@ -82,7 +82,7 @@ func (s *Session) Grant() token.Grant { return s.grant }
 func (s *Session) Info() sfu.ParticipantInfo { return s.part.Info() }
 
 // Others describes everybody else whom the participant may see.
-func (s *Session) Others() []sfu.ParticipantInfo { return s.part.Others() }
+func (s *Session) Others() []*sfu.ParticipantInfo { return s.part.Others() }
 
 // Snapshot is the room, the participant and the others at one moment. What Events returns afterwards is newer.
 func (s *Session) Snapshot() sfu.Snapshot { return s.part.Snapshot() }

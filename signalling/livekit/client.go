@@ -238,18 +238,25 @@ func decode(f frame, req *livekit.SignalRequest) error {
 	return proto.Unmarshal(f.data, req)
 }
 
+// encode makes the frame of a message.
+func encode(m *livekit.SignalResponse, text bool) (f frame, err error) {
+	f = frame{text: text}
+	if !text {
+		f.data, err = proto.Marshal(m)
+		return f, err
+	}
+	if m, err = whole(m); err == nil {
+		f.data, err = protojson.Marshal(m)
+	}
+	return f, err
+}
+
 // send queues a message to the client; without a connection it is lost, and resuming makes up for it.
 func (c *client) send(m *livekit.SignalResponse) {
 	if c.pipe == nil || !c.understands(m) {
 		return
 	}
-	f := frame{text: c.text}
-	var err error
-	if c.text {
-		f.data, err = protojson.Marshal(m)
-	} else {
-		f.data, err = proto.Marshal(m)
-	}
+	f, err := encode(m, c.text)
 	if err != nil {
 		c.log.Error("message not sent", "err", fmt.Errorf("encode %T: %w", m.Message, err))
 		return

@@ -37,7 +37,7 @@ func (c *client) sendToken() {
 
 // followSelf gives the client a new token when it is described, or may do, something else than its token says.
 // Joining anew would bring back the old otherwise.
-func (c *client) followSelf(list []sfu.ParticipantInfo) {
+func (c *client) followSelf(list []*sfu.ParticipantInfo) {
 	for _, p := range list {
 		if p.SID == c.sess.SID() && p.State != sfu.Disconnected && rewrite(&c.grant, p) {
 			c.sendToken()
@@ -46,7 +46,7 @@ func (c *client) followSelf(list []sfu.ParticipantInfo) {
 }
 
 // rewrite makes the grant say what the participant is by now and reports whether that is news.
-func rewrite(g *token.Grant, p sfu.ParticipantInfo) (changed bool) {
+func rewrite(g *token.Grant, p *sfu.ParticipantInfo) (changed bool) {
 	if len(p.Metadata)+attributesSize(p.Attributes) <= maxTokenText {
 		changed = g.Name != p.Name || g.Metadata != p.Metadata || !maps.Equal(g.Attributes, p.Attributes)
 		g.Name, g.Metadata, g.Attributes = p.Name, p.Metadata, p.Attributes

@@ -202,7 +202,8 @@ func getParticipant(rooms *sfu.Rooms, g token.Grant, r *livekit.RoomParticipantI
 	if p == nil {
 		return nil, errTwirpNobody
 	}
-	return participant(p.Info()), nil
+	info := p.Info()
+	return participant(&info), nil
 }
 
 func listParticipants(rooms *sfu.Rooms, g token.Grant, r *livekit.ListParticipantsRequest) (proto.Message, error) {
@@ -266,5 +267,6 @@ func updateParticipant(rooms *sfu.Rooms, g token.Grant, r *livekit.UpdatePartici
 	case err != nil:
 		return nil, errTwirpNobody
 	}
-	return participant(p.Info()), nil
+	info := p.Info()
+	return participant(&info), nil
 }

@@ -41,10 +41,9 @@ func (c *client) greet(h hello) {
 
 func (c *client) joinResponse() *livekit.JoinResponse {
 	now := c.sess.Snapshot()
-	return &livekit.JoinResponse{
+	m := &livekit.JoinResponse{
 		Room:                room(now.Room),
 		Participant:         participant(now.Self),
-		OtherParticipants:   participants(now.Others),
 		ServerVersion:       serverInfo.Version,
 		ServerInfo:          serverInfo,
 		IceServers:          c.iceServers(),
@@ -57,6 +56,8 @@ func (c *client) joinResponse() *livekit.JoinResponse {
 		SifTrailer:           c.edge.server.InjectionMark(now.Room.SID),
 		EnabledPublishCodecs: enabledCodecs(c.edge.server.Rooms().EnabledCodecs()),
 	}
+	list(m, othersOfJoin, now.Others...)
+	return m
 }
 
 // sendReconnect tells a client that came back where the room stands.
@@ -65,10 +66,9 @@ func (c *client) sendReconnect() {
 	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Reconnect{Reconnect: &livekit.ReconnectResponse{
 		IceServers: c.iceServers(), ClientConfiguration: c.configuration(), ServerInfo: serverInfo, LastMessageSeq: c.sequence,
 	}}})
-	all := append([]*livekit.ParticipantInfo{participant(now.Self)}, participants(now.Others)...)
-	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Update{
-		Update: &livekit.ParticipantUpdate{Participants: all, FullSnapshot: true},
-	}})
+	all := &livekit.ParticipantUpdate{FullSnapshot: true}
+	list(all, participantsOfUpdate, append([]*sfu.ParticipantInfo{now.Self}, now.Others...)...)
+	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Update{Update: all}})
 	c.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_RoomUpdate{RoomUpdate: &livekit.RoomUpdate{Room: room(now.Room)}}})
 	c.sendToken()
 }
@@ -172,7 +172,9 @@ func response(e signalling.Event) *livekit.SignalResponse {
 			NumAudios: uint32(e.Audio), NumVideos: uint32(e.Video),
 		}}
 	case sfu.ParticipantsChanged:
-		m.Message = &livekit.SignalResponse_Update{Update: &livekit.ParticipantUpdate{Participants: participants(e.Participants)}}
+		update := &livekit.ParticipantUpdate{}
+		list(update, participantsOfUpdate, e.Participants...)
+		m.Message = &livekit.SignalResponse_Update{Update: update}
 	case sfu.RoomChanged:
 		m.Message = &livekit.SignalResponse_RoomUpdate{RoomUpdate: &livekit.RoomUpdate{Room: room(e.Room)}}
 	case sfu.SubscriptionFailed:

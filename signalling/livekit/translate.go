@@ -29,7 +29,7 @@ func room(r sfu.RoomInfo) *livekit.Room {
 
 func seconds(d time.Duration) uint32 { return uint32(d / time.Second) }
 
-func participants(list []sfu.ParticipantInfo) []*livekit.ParticipantInfo {
+func participants(list []*sfu.ParticipantInfo) []*livekit.ParticipantInfo {
 	out := make([]*livekit.ParticipantInfo, len(list))
 	for i, p := range list {
 		out[i] = participant(p)
@@ -37,7 +37,7 @@ func participants(list []sfu.ParticipantInfo) []*livekit.ParticipantInfo {
 	return out
 }
 
-func participant(p sfu.ParticipantInfo) *livekit.ParticipantInfo {
+func participant(p *sfu.ParticipantInfo) *livekit.ParticipantInfo {
 	info := &livekit.ParticipantInfo{
 		Sid:              string(p.SID),
 		Identity:         string(p.Identity),

@@ -204,7 +204,7 @@ type fakeLeg struct {
 	mu    sync.Mutex
 	queue []signalling.Event
 	did   []string
-	peers []sfu.ParticipantInfo
+	peers []*sfu.ParticipantInfo
 	gone  bool
 }
 
@@ -232,7 +232,7 @@ func (l *fakeLeg) Events() []signalling.Event {
 	l.queue = nil
 	return e
 }
-func (l *fakeLeg) Others() []sfu.ParticipantInfo {
+func (l *fakeLeg) Others() []*sfu.ParticipantInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.peers)

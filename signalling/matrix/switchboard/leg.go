@@ -13,7 +13,7 @@ import (
 type Leg interface {
 	Ready() <-chan struct{}
 	Events() []signalling.Event
-	Others() []sfu.ParticipantInfo
+	Others() []*sfu.ParticipantInfo
 	Answer(ctx context.Context, offer string) (signalling.LegDescription, error)
 	Offer(ctx context.Context) (signalling.LegDescription, error)
 	Accept(answer string) error

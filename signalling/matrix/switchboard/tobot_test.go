@@ -74,7 +74,7 @@ func TestShown(t *testing.T) {
 	w.next(many, "m.call.answer", 0)
 	leg := w.leg(0)
 	leg.mu.Lock()
-	leg.peers = []sfu.ParticipantInfo{{Identity: alice + ":A", State: sfu.Active}, {Identity: "guest", Name: "Dave", State: sfu.Active}} // clients of Matrix join without a name
+	leg.peers = []*sfu.ParticipantInfo{{Identity: alice + ":A", State: sfu.Active}, {Identity: "guest", Name: "Dave", State: sfu.Active}} // clients of Matrix join without a name
 	leg.mu.Unlock()
 	leg.says(signalling.Connected{}, signalling.Shown{Source: sfu.Microphone, Identity: alice + ":A", Muted: true}, signalling.Shown{Source: sfu.Camera, Identity: alice + ":A"})
 	changed := w.next(many, "m.call.sdp_stream_metadata_changed", 0)

@@ -61,7 +61,12 @@ func (p *Peer) newConnection(t Target) (*connection, error) {
 	c.congestion.connection = c
 	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Transport: c.congestion.feedback, Panic: p.panicked, Counters: &p.engine.counts.ingress})
 	c.api = p.engine.api(c)
+	certificate, err := p.engine.identity.at(time.Now())
+	if err != nil {
+		return nil, err
+	}
 	pc, err := c.api.NewPeerConnection(webrtc.Configuration{
+		Certificates: []webrtc.Certificate{certificate},
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
 		// The default would offer encrypted header extensions, which no receive path of ours knows.
 		RTPHeaderEncryptionPolicy: webrtc.RTPHeaderEncryptionPolicyDisable,

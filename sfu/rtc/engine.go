@@ -46,6 +46,7 @@ type Engine struct {
 	loops    sync.WaitGroup
 	counts   counters
 	told     announcement
+	identity certificates
 	limited  limited       // connections that cannot carry what is wanted
 	yielding chan struct{} // holds who answers an offer that can wait; as many as there are cores
 

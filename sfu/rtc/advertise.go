@@ -80,6 +80,11 @@ func (e *Engine) advertised(candidate webrtc.ICECandidate) []webrtc.ICECandidate
 	return out
 }
 
+// tells reports whether clients are told how to reach a local address over UDP.
+func (e *Engine) tells(local netip.Addr) bool {
+	return len(e.advertised(webrtc.ICECandidate{Address: local.String(), Protocol: webrtc.ICEProtocolUDP})) > 0
+}
+
 // A Place is where clients send media over UDP: the address that they are told, and the socket behind it. Without UDP there are addresses only.
 type Place struct{ Public, Local netip.AddrPort }
 

@@ -96,7 +96,7 @@ func New(o Options) (*Engine, error) {
 	e.ports, err = port.Open(port.Options{
 		UDP: o.UDPPort, TCP: o.TCPPort, Listen: o.Listen, Named: named(o.Advertise), Loopback: o.Loopback,
 		Interfaces: o.Interfaces, Net: o.Net, Log: pionlog.Factory{Log: o.Logger},
-		Share: e.egress.Len(), After: e.egress.Run,
+		Share: e.egress.Len(), After: e.egress.Run, Told: e.tells,
 	})
 	if err != nil {
 		e.egress.Close()

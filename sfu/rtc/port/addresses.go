@@ -141,12 +141,13 @@ type udpMux struct {
 	muxes map[netip.Addr]*ice.UDPMuxDefault // guarded by Ports.mu
 }
 
-// GetListenAddresses implements ice.UDPMux: the addresses in use.
+// GetListenAddresses implements ice.UDPMux: the addresses in use of which clients are told. Each costs a connection two goroutines.
 func (m *udpMux) GetListenAddresses() []net.Addr {
+	addresses := slices.DeleteFunc(m.ports.Local(), func(a netip.Addr) bool { return !m.ports.options.Told(a) })
 	m.ports.mu.RLock()
 	defer m.ports.mu.RUnlock()
 	var out []net.Addr
-	for _, a := range m.ports.addresses {
+	for _, a := range addresses {
 		if mux := m.muxes[a]; mux != nil {
 			out = append(out, mux.GetListenAddresses()...)
 		}

@@ -25,6 +25,31 @@ func (s *shifting) Interfaces() ([]*transport.Interface, error) {
 	return []*transport.Interface{i}, nil
 }
 
+// TestTold has connections wait for datagrams only where clients are told to send some.
+func TestTold(t *testing.T) {
+	system, err := stdnet.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{"127.0.0.2": true}
+	p, err := Open(Options{TCP: -1, Loopback: true, Net: &shifting{system, []string{"127.0.0.1", "127.0.0.2"}}, Log: logging.NewDefaultLoggerFactory(),
+		Told: func(local netip.Addr) bool { return told[local.String()] }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, want := range []string{"127.0.0.2", "127.0.0.1"} {
+		told = map[string]bool{want: true}
+		if got := p.UDP.GetListenAddresses(); len(got) != 1 || !got[0].(*net.UDPAddr).IP.Equal(net.ParseIP(want)) {
+			t.Errorf("connections wait on %v, want %s", got, want)
+		}
+	}
+}
+
 // TestRefresh follows addresses that come and go.
 func TestRefresh(t *testing.T) {
 	system, err := stdnet.NewNet()

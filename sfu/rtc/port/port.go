@@ -44,6 +44,9 @@ type Options struct {
 	Log        logging.LoggerFactory
 	Share      int            // how many UDP sockets share each address, so that as many cores receive; 0 = 1
 	After      func(home int) // called when a socket has nothing more, by the goroutine of the socket with that index, or after a packet of a TCP connection (-1); nil = nothing
+
+	// Told reports whether clients are told of a local address, for each connection anew: none waits for datagrams at others. Nil = of all.
+	Told func(local netip.Addr) bool
 }
 
 // Ports are the media sockets: a UDP socket for every local address, all on one port, because replies must leave from the
@@ -67,6 +70,9 @@ func Open(o Options) (*Ports, error) {
 	p := &Ports{Net: o.Net, intakes: map[netip.Addr]*Intake{}}
 	if o.After == nil {
 		o.After = func(int) {}
+	}
+	if o.Told == nil {
+		o.Told = func(netip.Addr) bool { return true }
 	}
 	p.options = o
 	if p.Net == nil {

@@ -158,6 +158,9 @@ type Member struct {
 	AllowPause     bool // videos may be paused if there is too little bandwidth even for their lowest layer
 	CreateRoom     bool // the grant lets it create the room
 
+	// Ready, of capacity 1, is signalled when there are events to read; nil: a channel of the participant's.
+	Ready chan struct{}
+
 	// Owner is who it is over several identities: devices of one user, or one device under two names. They count as one
 	// person towards the limit of the room. Empty: the identity.
 	Owner string

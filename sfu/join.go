@@ -34,7 +34,7 @@ func (rm *room) joinLocked(m Member, b *batch) (*Participant, error) {
 	}
 	sid := newSID("PA_")
 	p := &Participant{
-		room: rm, sid: sid, identity: m.Identity, joinedAt: b.now, queue: newQueue(sid),
+		room: rm, sid: sid, identity: m.Identity, joinedAt: b.now, queue: newQueue(sid, m.Ready),
 		member: m, subscriptions: make(map[SID]*subscription),
 		publications: publications{audience: audience{all: true}},
 	}

@@ -63,8 +63,11 @@ type queue struct {
 	rest   time.Time // until when news waits
 }
 
-func newQueue(owner SID) *queue {
-	return &queue{owner: owner, ready: make(chan struct{}, 1), index: make(map[queueKey]int)}
+func newQueue(owner SID, ready chan struct{}) *queue {
+	if ready == nil {
+		ready = make(chan struct{}, 1)
+	}
+	return &queue{owner: owner, ready: ready, index: make(map[queueKey]int)}
 }
 
 type pushResult uint8

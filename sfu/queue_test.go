@@ -31,7 +31,7 @@ func TestQueueOverflowClosesOnlyThatParticipant(t *testing.T) {
 }
 
 func TestQueueWakesItsReader(t *testing.T) {
-	q, now := newQueue(""), time.Time{}
+	q, now := newQueue("", nil), time.Time{}
 	item := func(kind eventKind, id SID) queueItem {
 		return queueItem{key: queueKey{kind, id}, event: DownlinkDropped{id}}
 	}
@@ -60,7 +60,7 @@ func TestQueueWakesItsReader(t *testing.T) {
 }
 
 func TestQueueMakesRoomOfWhatWasWithdrawn(t *testing.T) {
-	q := newQueue("")
+	q := newQueue("", nil)
 	for i := range 3 * queueLimit {
 		key := queueKey{kindWanted, SID(fmt.Sprint(i))}
 		if q.push(queueItem{key: key, event: DownlinkDropped{}}, time.Time{}, 0) == overflow {

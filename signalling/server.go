@@ -174,6 +174,8 @@ func (s *Server) Join(ctx context.Context, g token.Grant, o PeerOptions) (*Sessi
 
 // join makes a session whose bearer has been checked.
 func (s *Server) join(g token.Grant, m sfu.Member, o rtc.PeerOptions) (*Session, error) {
+	ready := make(chan struct{}, 1)
+	m.Ready, o.Ready = ready, ready
 	o.Subscribes, o.Label = m.Permission.CanSubscribe, g.Identity
 	peer, err := s.engine.NewPeer(o)
 	if err != nil {
@@ -193,11 +195,9 @@ func (s *Server) join(g token.Grant, m sfu.Member, o rtc.PeerOptions) (*Session,
 		sid:       part.SID(),
 		single:    o.Single,
 		downlinks: map[sfu.SID]string{},
-		ready:     make(chan struct{}, 1),
-		stop:      make(chan struct{}),
+		ready:     ready,
 		ice:       s.ice,
 	}
-	sess.wakes.Go(sess.wakeLoop)
 	s.sessions.add(sess)
 	sess.ended = func(why sfu.Reason) {
 		s.sessions.remove(sess)

@@ -32,9 +32,7 @@ type Session struct {
 	since     time.Time          // when it came up last
 	step      step               // what the negotiations are about
 
-	ready chan struct{} // capacity 1
-	stop  chan struct{}
-	wakes sync.WaitGroup
+	ready chan struct{} // capacity 1; of participant and peer
 	left  sync.Once
 	ice   func(sfu.SID) []ICEServer
 	ended func(sfu.Reason) // takes the session out of the server's registry
@@ -42,22 +40,6 @@ type Session struct {
 
 // Ready is signalled when Events may have something to return. Safe for concurrent use.
 func (s *Session) Ready() <-chan struct{} { return s.ready }
-
-// wakeLoop joins the wake-ups of participant and peer until the session ends.
-func (s *Session) wakeLoop() {
-	for {
-		select {
-		case <-s.part.Ready():
-		case <-s.peer.Ready():
-		case <-s.stop:
-			return
-		}
-		select {
-		case s.ready <- struct{}{}:
-		default:
-		}
-	}
-}
 
 // ICEServers are what the client may use besides our own addresses, with credentials that hold from now on for a while.
 func (s *Session) ICEServers() []ICEServer {
@@ -258,8 +240,6 @@ func (s *Session) Resume() {
 func (s *Session) Leave(reason sfu.Reason) {
 	s.left.Do(func() {
 		s.part.Leave(reason, time.Now())
-		close(s.stop)
-		s.wakes.Wait()
 		s.peer.Close()
 		s.ended(reason)
 	})

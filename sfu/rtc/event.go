@@ -114,7 +114,12 @@ type events struct {
 	closed  bool
 }
 
-func newEvents() *events { return &events{ready: make(chan struct{}, 1)} }
+func newEvents(ready chan struct{}) *events {
+	if ready == nil {
+		ready = make(chan struct{}, 1)
+	}
+	return &events{ready: ready}
+}
 
 // push appends e and reports whether it fitted.
 func (q *events) push(e Event) bool {

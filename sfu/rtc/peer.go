@@ -52,7 +52,7 @@ func (e *Engine) NewPeer(o PeerOptions) (*Peer, error) {
 	if o.Plain {
 		o.Single, o.Protocol = true, 0
 	}
-	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents(), worker: e.egress.Assign()}
+	p := &Peer{engine: e, options: o, log: e.log.With("peer", o.Label), events: newEvents(o.Ready), worker: e.egress.Assign()}
 	p.uplinks.Store(new([]*uplink))
 	p.downlinks.Store(new([]*downlink))
 	p.AvoidUDP(o.AvoidUDP)

@@ -88,6 +88,8 @@ type PeerOptions struct {
 	AvoidUDP   bool   // see Peer.AvoidUDP
 	Label      string // for log lines: who this is
 
+	Ready chan struct{} // of capacity 1, signalled when there are events; nil = one that Peer.Ready returns
+
 	// Plain is a peer without the client protocol: one connection that either side offers, whose sections carry media both ways, and
 	// whose descriptions are complete with candidates. Single and Protocol do not matter then.
 	Plain bool

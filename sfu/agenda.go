@@ -71,7 +71,6 @@ func (rm *room) tick(now time.Time) bool {
 }
 
 func (rm *room) tickLocked(b *batch) {
-	rm.newsDueLocked(b)
 	rm.settleDueLocked(b)
 	rm.fallDueLocked(b)
 	rm.lineDueLocked(b)
@@ -95,7 +94,7 @@ const (
 	crowd      = 25 // people
 	pauseEach  = 2 * time.Millisecond
 	maxPause   = 200 * time.Millisecond
-	newsAtOnce = 64 // people who are told in one tick: a handshake then does not find all the others before it
+	newsAtOnce = 13 // people who are told in one go, 10 ms after others: a handshake then does not find all the others before it
 )
 
 // pauseLocked is how long further news waits once a participant has been told some.
@@ -106,7 +105,18 @@ func (rm *room) pauseLocked() time.Duration {
 	return 0
 }
 
-// newsDueLocked has the news read that has waited for long enough.
+// tellNews has news read that has waited for long enough, and reports whether some still waits.
+func (rm *room) tellNews(now time.Time) (more bool) {
+	b := batch{now: now}
+	rm.mu.Lock()
+	rm.newsDueLocked(&b)
+	more = len(rm.agenda.late) > 0
+	rm.mu.Unlock()
+	b.finish()
+	return more
+}
+
+// newsDueLocked has the news read that has waited for long enough, by so many people as are told at once.
 func (rm *room) newsDueLocked(b *batch) {
 	told := 0
 	for p := range rm.agenda.late {

@@ -22,9 +22,12 @@ func newStage(t testing.TB, o Options) *stage {
 
 // pass lets time go by in ticks of 50 ms.
 func (st *stage) pass(d time.Duration) {
-	for end := st.now.Add(d); st.now.Before(end); {
-		st.now = st.now.Add(50 * time.Millisecond)
-		st.rooms.Tick(st.now)
+	for start := st.now; st.now.Before(start.Add(d)); {
+		st.now = st.now.Add(10 * time.Millisecond)
+		st.rooms.TellNews(st.now)
+		if st.now.Sub(start)%(50*time.Millisecond) == 0 {
+			st.rooms.Tick(st.now)
+		}
 	}
 }
 

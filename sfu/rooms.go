@@ -220,6 +220,17 @@ func (r *Rooms) Tick(now time.Time) {
 	r.balance(now)
 }
 
+// TellNews has news of others read that waited because there is much of it, by some of those for whom it waits, and reports whether there is more. Call it
+// after each Tick, and every 10 ms for as long as there is.
+func (r *Rooms) TellNews(now time.Time) (more bool) {
+	for _, rm := range r.all() {
+		if rm.tellNews(now) {
+			more = true
+		}
+	}
+	return more
+}
+
 func (r *Rooms) find(id RoomID) *room {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -22,6 +22,9 @@ import (
 // tickInterval is how often the rooms look at their timers. Speaker detection works in windows of 400 ms.
 const tickInterval = 50 * time.Millisecond
 
+// newsInterval is how often they tell news that waits, while some does: few people at a time, so that handshakes come between.
+const newsInterval = 10 * time.Millisecond
+
 // Options configure a Server.
 type Options struct {
 	Rooms  *sfu.Rooms
@@ -92,12 +95,19 @@ func New(o Options) *Server {
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
+	news := time.NewTimer(0)
+	defer news.Stop()
 	for {
+		var now time.Time
 		select {
-		case now := <-tick.C:
+		case now = <-tick.C:
 			s.rooms.Tick(now)
+		case now = <-news.C:
 		case <-ctx.Done():
 			return nil
+		}
+		if s.rooms.TellNews(now) {
+			news.Reset(newsInterval)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -154,7 +155,16 @@ func (e *Edge) serveJoin(w http.ResponseWriter, r *http.Request, v1 bool) {
 		_ = ws.CloseNow()
 		return
 	}
-	pump(e.alive, ws, c)
+	// The handler does not stay: its stack is deep, and holds the request. It is counted in itself until these are.
+	e.running.Go(func() { pump(e.alive, ws, c, e.recovered) })
+}
+
+// recovered is deferred where the bytes of a websocket are read: what they make go wrong ends this websocket and no other.
+func (e *Edge) recovered() {
+	if what := recover(); what != nil {
+		e.counts.panics.Add(1)
+		e.log.Error("panic in websocket", "panic", what, "stack", string(debug.Stack()))
+	}
 }
 
 func receiveFirst(ctx context.Context, c conn) (frame, error) {

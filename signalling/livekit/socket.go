@@ -18,8 +18,8 @@ const (
 )
 
 // pump carries frames between a websocket and the client's connection to its session until either side ends, and
-// closes both. It returns when its goroutines have ended.
-func pump(ctx context.Context, ws *websocket.Conn, c conn) {
+// closes both. It returns when its goroutines have ended. What reads from the client defers recovered.
+func pump(ctx context.Context, ws *websocket.Conn, c conn, recovered func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -30,14 +30,15 @@ func pump(ctx context.Context, ws *websocket.Conn, c conn) {
 		defer cancel()
 		pingLoop(ctx, ws)
 	})
-	readLoop(ctx, ws, c)
+	readLoop(ctx, ws, c, recovered)
 	c.Close()
 	cancel()
 	wg.Wait()
 	_ = ws.CloseNow()
 }
 
-func readLoop(ctx context.Context, ws *websocket.Conn, c conn) {
+func readLoop(ctx context.Context, ws *websocket.Conn, c conn, recovered func()) {
+	defer recovered()
 	for {
 		kind, data, err := ws.Read(ctx)
 		if err != nil {

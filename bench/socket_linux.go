@@ -125,10 +125,13 @@ func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 // batchSize is how many datagrams one system call moves at most.
 const batchSize = 64
 
+// longestRun is how many datagrams the kernel is given to split at most: it takes 64 kB.
+const longestRun = 32
+
 // datagramSize is the room for one datagram, in bytes.
 const datagramSize = 2048
 
-// controlSize is the room for the arrival time of a datagram.
+// controlSize is the room for the arrival time of a datagram, or the size of the segments of a run.
 const controlSize = 64
 
 type mmsghdr struct {
@@ -142,9 +145,10 @@ type batch struct {
 	messages [batchSize]mmsghdr
 	vectors  [batchSize]unix.Iovec
 	names    [batchSize]unix.RawSockaddrInet4
-	times    [batchSize][controlSize]byte
+	controls [batchSize][controlSize]byte
 	data     [batchSize * datagramSize]byte
-	n        int // datagrams gathered to send
+	n        int  // datagrams gathered to send
+	single   bool // runs are not split below: a card cannot, or the kernel does not know how
 }
 
 func newBatch() *batch {
@@ -162,7 +166,7 @@ func (b *batch) receive(s *socket) int {
 	for i := range b.messages {
 		h := &b.messages[i].hdr
 		h.Namelen = unix.SizeofSockaddrInet4
-		h.Control = &b.times[i][0]
+		h.Control = &b.controls[i][0]
 		h.SetControllen(controlSize)
 		b.vectors[i].SetLen(datagramSize)
 	}
@@ -186,11 +190,11 @@ func (b *batch) from(i int) *net.UDPAddr {
 
 // arrival is when the kernel took the i-th datagram in, in nanoseconds of the wall clock, 0 if it does not say.
 func (b *batch) arrival(i int) int64 {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b.times[i]))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b.controls[i]))
 	if b.messages[i].hdr.Controllen < unix.SizeofCmsghdr+16 || h.Level != unix.SOL_SOCKET || h.Type != unix.SO_TIMESTAMPNS {
 		return 0
 	}
-	t := (*unix.Timespec)(unsafe.Pointer(&b.times[i][unix.SizeofCmsghdr]))
+	t := (*unix.Timespec)(unsafe.Pointer(&b.controls[i][unix.SizeofCmsghdr]))
 	return t.Nano()
 }
 
@@ -204,28 +208,54 @@ func (b *batch) commit(n int) bool {
 	return b.n < batchSize
 }
 
-// send sends what was gathered from s to one address. Datagrams that the kernel does not take are lost, as on a network.
+// send sends what was gathered from s to one address. What is of one size goes through the kernel in one piece (UDP_SEGMENT): the server gets the same
+// datagrams, and the generator has more of its core left. Datagrams that the kernel does not take are lost, as on a network.
 func (b *batch) send(s *socket, to *socketAddress) (lost int) {
-	for i := range b.n {
-		h := &b.messages[i].hdr
-		b.names[i] = *to
-		h.Namelen = unix.SizeofSockaddrInet4
-		h.Control = nil
-		h.SetControllen(0)
-	}
 	for at := 0; at < b.n; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[at])), uintptr(b.n-at), 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[0])), uintptr(b.runs(at, to)), 0, 0, 0)
+		if errno == 0 {
+			for i := range n {
+				at += int(b.messages[i].hdr.Iovlen)
+			}
+			continue
+		}
+		refused := int(b.messages[0].hdr.Iovlen)
 		switch {
 		case errno == unix.EINTR:
-		case errno != 0:
-			lost++
-			at++
+		case refused > 1 && (errno == unix.EIO || errno == unix.EINVAL): // a card that cannot split runs
+			b.single = true
 		default:
-			at += int(n)
+			lost += refused
+			at += refused
 		}
 	}
 	b.n = 0
 	return lost
+}
+
+// runs prepares a message for each run of datagrams of one size, from the one at on, and returns how many they are.
+func (b *batch) runs(at int, to *socketAddress) (n int) {
+	for ; at < b.n; n++ {
+		first := at
+		for at++; at < b.n && at-first < longestRun && b.vectors[at].Len == b.vectors[first].Len && !b.single; at++ {
+		}
+		b.names[n] = *to
+		h := &b.messages[n].hdr
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.Iov = &b.vectors[first]
+		h.SetIovlen(at - first)
+		h.Control = nil
+		h.SetControllen(0)
+		if at-first > 1 {
+			c := (*unix.Cmsghdr)(unsafe.Pointer(&b.controls[n]))
+			c.Level, c.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+			c.SetLen(unix.CmsgLen(2))
+			binary.NativeEndian.PutUint16(b.controls[n][unix.CmsgLen(0):], uint16(b.vectors[first].Len))
+			h.Control = &b.controls[n][0]
+			h.SetControllen(unix.CmsgSpace(2))
+		}
+	}
+	return n
 }
 
 // socketAddress is an address as the kernel wants it.

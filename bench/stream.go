@@ -134,7 +134,7 @@ func (s *stream) sendFrame(now time.Duration, measured bool, c *crypt, transport
 		o := &s.history[s.index%history]
 		*o = outgoing{
 			index: s.index, timestamp: s.timestamp, transport: *transport, picture: s.picture, known: s.known,
-			size:  uint16(total*(i+1)/s.shape.packets - total*i/s.shape.packets), // parts differ by a byte, as libwebrtc makes them
+			size:  part(total, s.shape.packets, i),
 			stamp: stamp{track: s.track.id, layer: uint8(s.layer), frame: s.frame, counter: s.counter, sent: now},
 		}
 		if key {
@@ -165,6 +165,15 @@ func (s *stream) sendFrame(now time.Duration, measured bool, c *crypt, transport
 	s.frame++
 	s.picture = (s.picture + 1) & 0x7fff
 	s.next += s.shape.interval
+}
+
+// part is the size of the i-th of n parts of a frame: they differ by a byte, the longer ones last, as libwebrtc makes them.
+func part(total, n, i int) uint16 {
+	size := total / n
+	if i >= n-total%n {
+		size++
+	}
+	return uint16(size)
 }
 
 // again writes a packet once more, byte for byte, and returns its size, 0 if it is not remembered.

@@ -84,7 +84,7 @@ func (l *Leg) Fetch(step int) {
 }
 
 // hotLines is how many cache lines of a Leg each packet needs.
-const hotLines = 5
+const hotLines = 4
 
 // SetSealer sets the keys that the leg protects with, and takes s over. They are set once: each key has one sender.
 func (l *Leg) SetSealer(s *srtp.Sealer) {

@@ -26,6 +26,7 @@ type delays struct {
 
 	noted  time.Duration // when the packet before was reported
 	latest time.Duration // how long it waited
+	sent   time.Duration // when it was sent
 	busy   queue
 }
 
@@ -54,7 +55,7 @@ func (d *delays) note(sentAt, arrived time.Duration, size int, fresh, now time.D
 		d.least, d.turned = [2]time.Duration{delay, d.least[0]}, now
 	}
 	d.least[0] = min(d.least[0], delay)
-	d.noted, d.latest = now, delay-d.base()
+	d.noted, d.latest, d.sent = now, delay-d.base(), sentAt
 	if d.latest <= tolerated {
 		d.busy = queue{}
 		return

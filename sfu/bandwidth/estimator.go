@@ -13,6 +13,7 @@ const (
 	silence     = 1500 * time.Millisecond // without a report, though packets are sent, is a line that is down
 	sampleEvery = 50 * time.Millisecond
 	samples     = 12
+	longestWait = time.Second // is believed, but for more that was reported: part of what was sent may be lost
 )
 
 // An Estimator finds out how much one receiver may be sent, in bits/s of datagrams that carry transport-wide sequence numbers: what else goes the
@@ -39,6 +40,7 @@ type Estimator struct {
 	heard    time.Duration // last report; 0 = none ever
 	newest   uint16        // number in it
 	reported uint64        // Sent.bytes then
+	unknown  int           // bytes sent after that packet, until then
 }
 
 // Budget is how many bits/s may be sent; false means that there is no limit.
@@ -60,6 +62,21 @@ func (e *Estimator) Pace() int64 {
 // Lossy says whether the line loses packets by its nature, and not because there are too many: what is sent again is lost again as often, and more may be sent.
 func (e *Estimator) Lossy(now time.Duration) bool {
 	return !e.limited && e.losses.lately >= lossy && !e.delays.waiting(now)
+}
+
+// Waits is how long a packet that is sent now will wait in the queue before the line, while there is a limit: as long as the newest one that was reported did, and what was sent
+// since then takes, less the time that has passed. It is 0 where that is not known, or no more than jitter.
+func (e *Estimator) Waits(now time.Duration) time.Duration {
+	d := &e.delays
+	if !e.limited || !e.Reports() || now-d.noted >= stale+d.latest {
+		return 0
+	}
+	behind := float64(e.unknown) + float64(e.Sent.bytes-e.reported)
+	w := d.latest + time.Duration(behind*8*kept/float64(e.estimate)*float64(time.Second)) - (now - d.sent)
+	if w <= tolerated {
+		return 0
+	}
+	return min(w, max(longestWait, d.latest*5/4))
 }
 
 // Reports says whether the receiver sends transport-wide feedback at all.
@@ -97,6 +114,9 @@ func (e *Estimator) Feedback(b []byte, now time.Duration) {
 	e.heard, e.reported = now, e.Sent.bytes
 	e.rates.sample(e.Sent.bytes, now)
 	e.judge(now)
+	if e.limited {
+		e.unknown = e.Sent.after(e.newest)
+	}
 }
 
 // judge draws the conclusions from a report.

@@ -29,6 +29,8 @@ type parcel struct {
 	number int // -1 = carries none
 	bits   int64
 	at     time.Duration // of arrival
+
+	flow, seq int // for a viewer; seq counts from 1, 0 = it has none
 }
 
 // send reports whether the packet gets through.
@@ -185,6 +187,8 @@ type call struct {
 	repair  float64 // bytes that may be sent again while there is a limit
 	counts  struct{ lost, again, twice int }
 
+	viewer *viewer // nil = nobody looks at what arrives
+
 	log []moment
 }
 
@@ -234,6 +238,9 @@ func (c *call) step() {
 	for _, p := range c.line.pass(c.now) {
 		p.at += 1000 * time.Hour // the receiver's clock
 		c.report.take(p)
+		if c.viewer != nil {
+			c.viewer.take(p)
+		}
 	}
 	if c.now%tell == 0 {
 		if b := c.report.feedback(); b != nil && c.line.random.Float64() >= c.deaf {
@@ -246,6 +253,9 @@ func (c *call) step() {
 	}
 	if c.resends {
 		c.resend()
+	}
+	if c.viewer != nil {
+		c.viewer.step()
 	}
 	c.allocate()
 	budget, limited := c.e.Budget()
@@ -300,6 +310,10 @@ func (c *call) numberedOnce(size int) bool {
 }
 
 func (c *call) media() {
+	if c.viewer != nil {
+		c.viewer.media()
+		return
+	}
 	if c.now%(20*time.Millisecond) == 0 {
 		c.line.send(parcel{number: -1, bits: voiceSize * 8})
 	}
@@ -335,6 +349,9 @@ func (c *call) allocate() {
 		return
 	}
 	v.target, v.keyAt = target, c.now+keyPatience
+	if target < v.layer && c.viewer != nil {
+		v.keyAt += c.viewer.cut()
+	}
 	if target < v.layer {
 		v.layer = -1
 	}

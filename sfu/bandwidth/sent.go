@@ -82,3 +82,13 @@ func (p *sent) when(now time.Duration) time.Duration {
 }
 
 func (p *sent) length() int { return int(p.size & sizeMask) }
+
+// after is how many bytes were sent in packets with numbers after that one, as far as they are remembered.
+func (s *Sent) after(number uint16) (bytes int) {
+	for n := min(int(s.next-number-1), len(s.slots)); n > 0; n-- {
+		if p := s.find(s.next - uint16(n)); p != nil {
+			bytes += p.length()
+		}
+	}
+	return bytes
+}

@@ -26,7 +26,7 @@ type sent struct {
 	source    uint64 // extended sequence number in its stream
 	timestamp uint32
 	first     uint32 // ms, when it was sent first
-	again     uint32 // ms, when it was sent again, if resends > 0
+	until     uint32 // ms; a request before that has crossed the answer, if resends > 0
 	seq       uint16
 	picture   uint16 // VP8 picture id, or dependency descriptor frame number
 	tl0       uint8
@@ -89,18 +89,14 @@ func (j *journal) grow() {
 	}
 }
 
-// resendable reports whether to answer the receiver's request at this time, and takes it as answered. One that comes within a round trip of the last answer
-// was sent before that arrived; round trips vary.
-func (e *sent) resendable(ms uint32, rtt time.Duration) bool {
-	if rtt == 0 {
-		rtt = defaultRTT
-	}
-	gap := min(rtt*3/4, maxResendGap)
-	if e.resends >= maxResends || e.resends > 0 && ms-e.again < uint32(gap/time.Millisecond) {
+// resendable reports whether to answer the receiver's request at this time, and takes it as answered. One that comes within gap of the last answer was sent
+// before that arrived.
+func (e *sent) resendable(ms uint32, gap time.Duration) bool {
+	if e.resends >= maxResends || e.resends > 0 && int32(ms-e.until) < 0 {
 		return false
 	}
 	e.resends++
-	e.again = ms
+	e.until = ms + uint32(gap/time.Millisecond)
 	return true
 }
 

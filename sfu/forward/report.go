@@ -15,6 +15,22 @@ type reports struct {
 	sent   [4]sentReport
 	next   int
 	rtt    time.Duration
+	least  time.Duration // round trip, forgotten slowly: the way without a queue
+}
+
+// forgetLeast is the part of a longer round trip that is taken for a longer way, with each report.
+const forgetLeast = 16
+
+// answerTime is how long a receiver goes on asking for a packet after it was sent again, if that waits so long before its line. Round trips vary.
+func (r *reports) answerTime(waits time.Duration) time.Duration {
+	rtt := r.rtt
+	if waits > 0 {
+		rtt = r.least // the other has a queue in it already
+	}
+	if rtt == 0 {
+		rtt = defaultRTT
+	}
+	return min(rtt*3/4, maxResendGap) + waits
 }
 
 // sentReport is one of our latest sender reports: the middle bits of its NTP time, by which the receiver refers to it.
@@ -68,9 +84,17 @@ func (k *Sink) ReceptionReport(r rtcp.ReceptionReport, now time.Time) {
 			continue
 		}
 		if rtt := at - s.at - time.Duration(r.Delay)*time.Second>>16; rtt >= 0 {
-			k.reports.rtt = max(rtt, time.Millisecond)
+			k.reports.measured(max(rtt, time.Millisecond))
 		}
 	}
+}
+
+// measured notes a round trip.
+func (r *reports) measured(rtt time.Duration) {
+	if r.rtt = rtt; rtt < r.least || r.least == 0 {
+		r.least = rtt
+	}
+	r.least += (rtt - r.least) / forgetLeast
 }
 
 // ticks converts a duration to units of the RTP clock.

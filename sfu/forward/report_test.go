@@ -109,6 +109,31 @@ func TestRoundTripTime(t *testing.T) {
 	}
 }
 
+// TestAnswerTime: a round trip that a queue made long is not counted besides that queue.
+func TestAnswerTime(t *testing.T) {
+	var r reports
+	expect := func(waits, want time.Duration) {
+		t.Helper()
+		if got := r.answerTime(waits); got != want {
+			t.Errorf("waiting %v: %v, want %v", waits, got, want)
+		}
+	}
+	expect(0, defaultRTT*3/4)
+	expect(ms(500), defaultRTT*3/4+ms(500))
+	r.measured(ms(40))
+	expect(0, ms(30))
+	expect(ms(500), ms(530))
+	r.measured(ms(680))
+	expect(0, maxResendGap)
+	expect(ms(500), ms(560))
+	for range 100 {
+		r.measured(ms(200))
+	}
+	if got := r.answerTime(ms(100)); got < ms(245) || got > ms(250) {
+		t.Errorf("on a way that is long for good: %v, want 250 ms", got)
+	}
+}
+
 func TestReceptionReport(t *testing.T) {
 	w := newWorld(t, SourceOptions{Codec: codec.Opus})
 	if _, ok := w.ReceptionReport(0, w.now); ok {

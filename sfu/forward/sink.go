@@ -11,6 +11,12 @@ import (
 	"callserver/sfu/packet"
 )
 
+// A queue before a receiver's line.
+const (
+	keptWait = 150 * time.Millisecond // what is still in it when the key frame after a Cut is asked for
+	maxKept  = 900 * time.Millisecond // after the Cut it is, however long the queue
+)
+
 // A Sink is one receiver of a Source. Safe for concurrent use.
 type Sink struct {
 	// First what each packet needs, close together: when the next one comes a receiver's state is seldom in the processor's cache any more.
@@ -30,6 +36,7 @@ type Sink struct {
 	frames      frames
 	reports     reports
 	keyFrame    time.Duration // when one was last forwarded; 0 never
+	wait        time.Duration // as SetWait said
 	lane        Lane          // nil = none
 	rtx         bool
 	writeErrors atomic.Uint64
@@ -56,7 +63,10 @@ func newSink(s *Source, w Writer, o SinkOptions) *Sink {
 
 // SetTarget says which layer to forward at best; NoLayer pauses. For audio any other layer means "play". The new layer begins at its next
 // key frame, which is asked for at once; until then the old one goes on.
-func (k *Sink) SetTarget(target Layer) {
+func (k *Sink) SetTarget(target Layer) { k.aim(target, 0) }
+
+// aim is SetTarget with a key frame that may come so much later.
+func (k *Sink) aim(target Layer, patience time.Duration) {
 	k.mu.Lock()
 	if target.Spatial < 0 {
 		k.choice.paused, k.choice.stream = true, -1
@@ -68,22 +78,33 @@ func (k *Sink) SetTarget(target Layer) {
 		k.choice.target = target
 	}
 	k.mu.Unlock()
-	k.restart(0)
+	k.restart(patience)
 }
 
 // Cut is SetTarget for a receiver that cannot take what it gets: what lies above the target stops at once, if what is to take its place arrives. Until that begins,
-// with a key frame, nothing is sent, and what was sent before is not sent again.
+// with a key frame, nothing is sent, and what was sent before is not sent again. Where there is a long queue before the receiver that key frame is asked for a little later: what
+// came into the full queue would be lost in part. What stands in it is the picture meanwhile.
 func (k *Sink) Cut(target Layer) {
 	s := k.source
 	live := s.live(s.now())
+	var patience time.Duration
 	k.mu.Lock()
 	stream := k.choice.stream
 	if target.Spatial >= 0 && !s.options.SVC && stream > target.Spatial && live&(1<<target.Spatial) != 0 {
 		k.choice.stream = -1
 		clear(k.journal.slots)
+		patience = min(max(k.wait-keptWait, 0), maxKept)
 	}
 	k.mu.Unlock()
-	k.SetTarget(target)
+	k.aim(target, patience)
+}
+
+// SetWait says how long what is sent now waits in a queue on its way to the receiver, beyond the round trip: what it asks for again is sent once in that time, and Cut lets it
+// become shorter first.
+func (k *Sink) SetWait(wait time.Duration) {
+	k.mu.Lock()
+	k.wait = wait
+	k.mu.Unlock()
 }
 
 // restart asks for the key frame with which the chosen layer can begin, unless that is what is being forwarded.
@@ -278,6 +299,10 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 	if found == nil && !k.source.options.Video {
 		found = k.recall(seq, at)
 	}
+	var before sent
+	if found != nil {
+		before = *found
+	}
 	switch {
 	case k.closed:
 		k.mu.Unlock()
@@ -286,7 +311,7 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 		k.counts.Unavailable++
 		k.mu.Unlock()
 		return false
-	case !unasked && !found.resendable(milliseconds(at), k.reports.rtt):
+	case !unasked && !found.resendable(milliseconds(at), k.reports.answerTime(k.wait)):
 		k.mu.Unlock()
 		return false
 	}
@@ -315,6 +340,7 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 	o.Retransmission = true
 	if k.writer.WriteRTP(o) != nil {
 		k.writeErrors.Add(1)
+		k.takeBack(&before)
 		return false
 	}
 	k.mu.Lock()
@@ -322,6 +348,15 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 	k.counts.Repeated += uint64(len(o.Head) + len(o.Payload))
 	k.mu.Unlock()
 	return true
+}
+
+// takeBack notes that a packet was not sent again after all: the next request is answered.
+func (k *Sink) takeBack(before *sent) {
+	k.mu.Lock()
+	if e := k.journal.find(before.seq); e != nil {
+		e.resends, e.until = before.resends, before.until
+	}
+	k.mu.Unlock()
 }
 
 // recall notes what a packet of sound was when it is asked for again: the run that it is of tells, and to note each for everyone who hears it would cost

@@ -28,6 +28,7 @@ type congestion struct {
 	limited   bool                 // as told last
 	bitrate   int64                // the same
 	told      time.Duration        // when that was
+	wait      time.Duration        // as the sinks know
 
 	repeats   []repeat
 	repeating atomic.Bool // there are some
@@ -89,6 +90,14 @@ func (g *congestion) settle() {
 	c := g.connection
 	bitrate, limited := g.estimator.Budget()
 	now := c.leg.Now()
+	if wait := g.estimator.Waits(now); wait != g.wait {
+		g.wait = wait
+		for _, d := range *c.peer.downlinks.Load() {
+			if k := d.sink.Load(); k != nil {
+				k.SetWait(wait)
+			}
+		}
+	}
 	if !limited {
 		bitrate = 0
 	}

@@ -19,14 +19,14 @@ const certificateAge = 24 * time.Hour
 type certificates struct {
 	mu     sync.Mutex
 	newest webrtc.Certificate
-	made   time.Time // zero = none yet
+	made   time.Time // long ago = none yet
 }
 
 // at is the certificate of a connection that begins now.
 func (c *certificates) at(now time.Time) (webrtc.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.made.IsZero() && now.Sub(c.made) < certificateAge {
+	if now.Sub(c.made) < certificateAge {
 		return c.newest, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -156,7 +156,10 @@ func (e *Edge) serveJoin(w http.ResponseWriter, r *http.Request, v1 bool) {
 		return
 	}
 	// The handler does not stay: its stack is deep, and holds the request. It is counted in itself until these are.
-	e.running.Go(func() { pump(e.alive, ws, c, e.recovered) })
+	e.running.Go(func() {
+		defer e.recovered()
+		pump(e.alive, ws, c)
+	})
 }
 
 // recovered is deferred where the bytes of a websocket are read: what they make go wrong ends this websocket and no other.

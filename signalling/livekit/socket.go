@@ -18,10 +18,16 @@ const (
 )
 
 // pump carries frames between a websocket and the client's connection to its session until either side ends, and
-// closes both. It returns when its goroutines have ended. What reads from the client defers recovered.
-func pump(ctx context.Context, ws *websocket.Conn, c conn, recovered func()) {
+// closes both. It returns when its goroutines have ended, also by what panics in reading.
+func pump(ctx context.Context, ws *websocket.Conn, c conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
+	defer func() {
+		c.Close()
+		cancel()
+		wg.Wait()
+		_ = ws.CloseNow()
+	}()
 	wg.Go(func() {
 		defer cancel()
 		writeLoop(ctx, ws, c)
@@ -30,15 +36,10 @@ func pump(ctx context.Context, ws *websocket.Conn, c conn, recovered func()) {
 		defer cancel()
 		pingLoop(ctx, ws)
 	})
-	readLoop(ctx, ws, c, recovered)
-	c.Close()
-	cancel()
-	wg.Wait()
-	_ = ws.CloseNow()
+	readLoop(ctx, ws, c)
 }
 
-func readLoop(ctx context.Context, ws *websocket.Conn, c conn, recovered func()) {
-	defer recovered()
+func readLoop(ctx context.Context, ws *websocket.Conn, c conn) {
 	for {
 		kind, data, err := ws.Read(ctx)
 		if err != nil {

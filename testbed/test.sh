@@ -33,7 +33,7 @@ prepare_homeservers() { prepare_npm && need python3 python3; } # the rest the su
 suite_build() { CGO_ENABLED=0 go build ./...; }
 suite_lint() { prepare_node && make -s lint; }
 # The second run is for what the race detector distorts: allocations of the hot path.
-suite_go() { prepare_go && CGO_ENABLED=1 go test -race -short -timeout 15m ./... && CGO_ENABLED=0 go test -short -timeout 5m ./sfu/...; }
+suite_go() { prepare_go && CGO_ENABLED=1 go test -race -short -timeout 15m ./... && CGO_ENABLED=0 go test -short -timeout 5m ./sfu/... ./turn/path; }
 suite_fuzz() { FUZZTIME=${FUZZTIME:-2s} testbed/fuzz.sh; }
 suite_web() {
 	prepare_node && make -s web && git diff --exit-code --stat -- web/dist ||

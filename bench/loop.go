@@ -28,11 +28,12 @@ const (
 // A loop moves the media of its share of the participants: it sends what is due, reads sockets, and says RTCP. One
 // goroutine; add, attach and drop are safe for concurrent use and take effect on its next turn.
 type loop struct {
-	clock   clock
-	tracks  []*track
-	fresh   *poller // sockets without media yet: Pion waits for what arrives
-	steady  *poller
-	in, out *batch
+	clock  clock
+	tracks []*track
+	fresh  *poller // sockets without media yet: Pion waits for what arrives
+	steady *poller
+	in     *inbox
+	out    *batch
 
 	sockets map[int]*socket
 	joining int // sockets without media yet
@@ -63,7 +64,7 @@ type clock struct{ base time.Time }
 func (c clock) now() time.Duration { return time.Since(c.base) }
 
 func newLoop(c clock, tracks []*track) (*loop, error) {
-	lp := &loop{clock: c, tracks: tracks, in: newBatch(), out: newBatch(), sockets: map[int]*socket{}, window: never}
+	lp := &loop{clock: c, tracks: tracks, in: newInbox(), out: newBatch(), sockets: map[int]*socket{}, window: never}
 	var err error
 	if lp.fresh, err = newPoller(); err != nil {
 		return nil, err
@@ -234,28 +235,31 @@ func (lp *loop) read(fd int) {
 	if s == nil { // dropped since it was told to be ready
 		return
 	}
-	for n := batchSize; n == batchSize; {
+	for n := runBatch; n == runBatch; {
 		n = lp.in.receive(s)
 		t := time.Now()
 		now := t.Sub(lp.clock.base)
 		for i := range n {
-			b := lp.in.packet(i)
-			switch {
-			case len(b) == 0:
-			case b[0] < 128 || b[0] > 191: // RFC 7983: not RTP or RTCP
-				select {
-				case s.control <- controlPacket{append([]byte(nil), b...), lp.in.from(i)}:
-				default:
+			run, size, wall := lp.in.run(i)
+			arrival := now
+			if wall != 0 {
+				arrival = now - time.Duration(t.UnixNano()-wall)
+			}
+			for len(run) > 0 {
+				b := run[:min(size, len(run))]
+				run = run[len(b):]
+				lp.received.Add(1)
+				switch {
+				case b[0] < 128 || b[0] > 191: // RFC 7983: not RTP or RTCP
+					select {
+					case s.control <- controlPacket{append([]byte(nil), b...), lp.in.from(i)}:
+					default:
+					}
+				case s.link != nil:
+					s.link.receive(b, arrival, now, lp)
 				}
-			case s.link != nil:
-				arrival := now
-				if wall := lp.in.arrival(i); wall != 0 {
-					arrival = now - time.Duration(t.UnixNano()-wall)
-				}
-				s.link.receive(b, arrival, now, lp)
 			}
 		}
-		lp.received.Add(uint64(n))
 	}
 	if l := s.link; l != nil && len(l.resends) > 0 {
 		lp.sendAgain(l)

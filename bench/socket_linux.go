@@ -51,6 +51,7 @@ func openSocket(ip netip.Addr) (*socket, error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as much as an ordinary user may have
 	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // kernels before 5.0 split runs
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.Bind(fd, &unix.SockaddrInet4{Addr: ip.As4()}))
@@ -122,16 +123,22 @@ func (s *socket) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline implements net.PacketConn.
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
-// batchSize is how many datagrams one system call moves at most.
+// batchSize is how many datagrams one system call sends at most.
 const batchSize = 64
+
+// runBatch is how many runs of datagrams one system call receives at most.
+const runBatch = 16
 
 // longestRun is how many datagrams the kernel is given to split at most: it takes 64 kB.
 const longestRun = 32
 
-// datagramSize is the room for one datagram, in bytes.
-const datagramSize = 2048
+// datagramSize is the room for one datagram, in bytes; runSize that for a run of them.
+const (
+	datagramSize = 2048
+	runSize      = 1 << 16
+)
 
-// controlSize is the room for the arrival time of a datagram, or the size of the segments of a run.
+// controlSize is the room for the arrival time of a run and the size of its datagrams.
 const controlSize = 64
 
 type mmsghdr struct {
@@ -140,7 +147,73 @@ type mmsghdr struct {
 	_    [4]byte
 }
 
-// A batch moves datagrams with recvmmsg and sendmmsg. Caller's goroutine only.
+// An inbox receives datagrams with recvmmsg. What was sent as one run comes as one (UDP_GRO): on a loopback the kernel would else split it in the
+// sender's time, which is the server's. Caller's goroutine only.
+type inbox struct {
+	messages [runBatch]mmsghdr
+	vectors  [runBatch]unix.Iovec
+	names    [runBatch]unix.RawSockaddrInet4
+	controls [runBatch][controlSize]byte
+	data     [runBatch][runSize]byte
+}
+
+func newInbox() *inbox {
+	b := &inbox{}
+	for i := range b.messages {
+		b.vectors[i].Base = &b.data[i][0]
+		b.vectors[i].SetLen(runSize)
+		h := &b.messages[i].hdr
+		h.Iov, h.Iovlen = &b.vectors[i], 1
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Control = &b.controls[i][0]
+	}
+	return b
+}
+
+// receive reads what waits, at most runBatch runs.
+func (b *inbox) receive(s *socket) int {
+	for i := range b.messages {
+		h := &b.messages[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.SetControllen(controlSize)
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[0])), runBatch, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// run is the i-th run received: its datagrams are of size bytes each, but for the last, which may be shorter. arrival is when the kernel took it in, in
+// nanoseconds of the wall clock, 0 if it does not say.
+func (b *inbox) run(i int) (data []byte, size int, arrival int64) {
+	data = b.data[i][:b.messages[i].size]
+	size = len(data)
+	for rest := b.controls[i][:min(b.messages[i].hdr.Controllen, controlSize)]; len(rest) >= unix.SizeofCmsghdr; {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
+		if h.Len < unix.SizeofCmsghdr || h.Len > uint64(len(rest)) {
+			break
+		}
+		value := rest[unix.SizeofCmsghdr:h.Len]
+		switch {
+		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_TIMESTAMPNS && len(value) >= 16:
+			t := (*unix.Timespec)(unsafe.Pointer(&value[0]))
+			arrival = t.Nano()
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(value) >= 4:
+			size = max(int(binary.NativeEndian.Uint32(value)), 1)
+		}
+		rest = rest[min(unix.CmsgSpace(len(value)), len(rest)):]
+	}
+	return data, size, arrival
+}
+
+// from is where the i-th run came from.
+func (b *inbox) from(i int) *net.UDPAddr {
+	a := &b.names[i]
+	return &net.UDPAddr{IP: net.IPv4(a.Addr[0], a.Addr[1], a.Addr[2], a.Addr[3]), Port: int(swap(a.Port))}
+}
+
+// A batch sends datagrams with sendmmsg. Caller's goroutine only.
 type batch struct {
 	messages [batchSize]mmsghdr
 	vectors  [batchSize]unix.Iovec
@@ -159,43 +232,6 @@ func newBatch() *batch {
 		b.messages[i].hdr.Name = (*byte)(unsafe.Pointer(&b.names[i]))
 	}
 	return b
-}
-
-// receive reads what waits, at most batchSize datagrams.
-func (b *batch) receive(s *socket) int {
-	for i := range b.messages {
-		h := &b.messages[i].hdr
-		h.Namelen = unix.SizeofSockaddrInet4
-		h.Control = &b.controls[i][0]
-		h.SetControllen(controlSize)
-		b.vectors[i].SetLen(datagramSize)
-	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
-
-// packet is the i-th datagram received.
-func (b *batch) packet(i int) []byte {
-	return b.data[i*datagramSize : i*datagramSize+int(b.messages[i].size)]
-}
-
-// from is where the i-th datagram came from.
-func (b *batch) from(i int) *net.UDPAddr {
-	a := &b.names[i]
-	return &net.UDPAddr{IP: net.IPv4(a.Addr[0], a.Addr[1], a.Addr[2], a.Addr[3]), Port: int(swap(a.Port))}
-}
-
-// arrival is when the kernel took the i-th datagram in, in nanoseconds of the wall clock, 0 if it does not say.
-func (b *batch) arrival(i int) int64 {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b.controls[i]))
-	if b.messages[i].hdr.Controllen < unix.SizeofCmsghdr+16 || h.Level != unix.SOL_SOCKET || h.Type != unix.SO_TIMESTAMPNS {
-		return 0
-	}
-	t := (*unix.Timespec)(unsafe.Pointer(&b.controls[i][unix.SizeofCmsghdr]))
-	return t.Nano()
 }
 
 // slot is the room for the next datagram to send. The batch must not be full.

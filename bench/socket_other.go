@@ -23,11 +23,15 @@ type (
 		b    []byte
 		from *net.UDPAddr
 	}
+	inbox  struct{}
 	batch  struct{ n int }
 	poller struct{}
 )
 
-const batchSize = 1
+const (
+	batchSize = 1
+	runBatch  = 1
+)
 
 var errPlatform = errors.New("the load generator runs on Linux on amd64 and arm64 only")
 
@@ -38,11 +42,11 @@ func (p *poller) ready(func(int))                     {}
 func (p *poller) close()                              {}
 func openSocket(netip.Addr) (*socket, error)          { return nil, errPlatform }
 func (s *socket) release()                            {}
+func newInbox() *inbox                                { return &inbox{} }
 func newBatch() *batch                                { return &batch{} }
-func (b *batch) receive(*socket) int                  { return 0 }
-func (b *batch) packet(int) []byte                    { return nil }
-func (b *batch) from(int) *net.UDPAddr                { return nil }
-func (b *batch) arrival(int) int64                    { return 0 }
+func (b *inbox) receive(*socket) int                  { return 0 }
+func (b *inbox) run(int) ([]byte, int, int64)         { return nil, 0, 0 }
+func (b *inbox) from(int) *net.UDPAddr                { return nil }
 func (b *batch) slot() []byte                         { return nil }
 func (b *batch) commit(int) bool                      { return false }
 func (b *batch) send(*socket, *socketAddress) int     { return 0 }

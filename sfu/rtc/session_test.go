@@ -142,36 +142,44 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// TestLostSoundIsAskedForAtOnce: not only when the next tick comes.
-func TestLostSoundIsAskedForAtOnce(t *testing.T) {
-	bubble(t, func(w *world) {
-		alice, bob := w.join(true, 17), w.join(true, 17)
-		defer bob.leave()
-		defer alice.leave()
-		send, source := alice.talkTo(bob)
-		w.until("alice", alice.connected)
-		w.until("bob bound", func() bool { return count[rtc.DownlinkBound](bob) == 1 })
-		var lose atomic.Bool
-		w.net.Drop(func(b []byte, from, to string) bool {
-			return len(b) > 12 && b[0]>>6 == 2 && b[1]&0x7f == 111 && strings.HasPrefix(to, "10.0.0.1:") && lose.Swap(false)
+// TestLossIsAskedForAtOnce: not only when the next tick comes.
+func TestLossIsAskedForAtOnce(t *testing.T) {
+	for _, payload := range []byte{96, 111} { // video, sound
+		t.Run(fmt.Sprintf("payload=%d", payload), func(t *testing.T) {
+			bubble(t, func(w *world) {
+				alice, bob := w.join(true, 17), w.join(true, 17)
+				defer bob.leave()
+				defer alice.leave()
+				send, source := alice.talkTo(bob)
+				if payload == 96 {
+					send, source = alice.publish("cam", "video/VP8")
+					bob.subscribe("TR_V", source, "video/VP8")
+				}
+				w.until("alice", alice.connected)
+				w.until("bob bound", func() bool { return count[rtc.DownlinkBound](bob) > 0 })
+				var lose atomic.Bool
+				w.net.Drop(func(b []byte, from, to string) bool {
+					return len(b) > 12 && b[0]>>6 == 2 && b[1]&0x7f == payload && strings.HasPrefix(to, "10.0.0.1:") && lose.Swap(false)
+				})
+				for n := range 20 {
+					for source.Waits() || n == 0 && source.Stats().Layers[0].Packets < 10 { // alice answers nothing: it is given up
+						send(0, true)
+						time.Sleep(20 * time.Millisecond)
+					}
+					time.Sleep(time.Duration(n) * time.Millisecond) // ticks come at another time than before
+					before := source.Stats().Layers[0].Nacks
+					lose.Store(true)
+					send(0, false)
+					time.Sleep(20 * time.Millisecond)
+					send(0, false)
+					time.Sleep(time.Millisecond)
+					if asked := source.Stats().Layers[0].Nacks - before; asked != 1 {
+						t.Errorf("asked for %d packets, %d ms after a tick, when the loss shows", asked, n)
+					}
+				}
+			})
 		})
-		for n := range 20 {
-			for source.Waits() || n == 0 && source.Stats().Layers[0].Packets < 10 { // alice answers nothing: it is given up
-				send(0, false)
-				time.Sleep(20 * time.Millisecond)
-			}
-			time.Sleep(time.Duration(n) * time.Millisecond) // ticks come at another time than before
-			before := source.Stats().Layers[0].Nacks
-			lose.Store(true)
-			send(0, false)
-			time.Sleep(20 * time.Millisecond)
-			send(0, false)
-			time.Sleep(time.Millisecond)
-			if asked := source.Stats().Layers[0].Nacks - before; asked != 1 {
-				t.Errorf("asked for %d packets, %d ms after a tick, when the loss shows", asked, n)
-			}
-		}
-	})
+	}
 }
 
 // TestKeyFrameRequest passes a receiver's PLI on to the publisher.

@@ -105,8 +105,8 @@ func (u *uplink) Media(layer int8, p *packet.Packet, now time.Time) {
 		return
 	}
 	source.Push(forward.Layer{Spatial: layer}, p, now)
-	// Sound is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
-	if !source.Codec().Video() && source.Waits() {
+	// What is lost is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
+	if source.Waits() {
 		u.peer.client.send(u.losses(now))
 	}
 }

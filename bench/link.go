@@ -27,6 +27,7 @@ type link struct {
 	transport uint16
 	streams   []*stream
 	inbound   map[uint32]*inbound
+	last      *inbound         // that a packet came on
 	flows     map[uint32]*flow // by track
 	nextSend  time.Duration    // of reports
 	resends   []resend         // asked for, at most batchSize
@@ -44,6 +45,7 @@ type resend struct {
 
 // inbound is one RTP stream received.
 type inbound struct {
+	ssrc     uint32
 	roll     rollover
 	base     uint64 // first index
 	received uint64
@@ -71,14 +73,17 @@ func (l *link) receive(b []byte, arrival, now time.Duration, lp *loop) {
 		return
 	}
 	ssrc := binary.BigEndian.Uint32(b[8:])
-	in := l.inbound[ssrc]
-	if in == nil {
-		if len(l.inbound) >= maxInbound {
-			l.foreign++
-			return
+	in := l.last // the packets of a run are of one stream
+	if in == nil || in.ssrc != ssrc {
+		if in = l.inbound[ssrc]; in == nil {
+			if len(l.inbound) >= maxInbound {
+				l.foreign++
+				return
+			}
+			in = &inbound{ssrc: ssrc}
+			l.inbound[ssrc] = in
 		}
-		in = &inbound{}
-		l.inbound[ssrc] = in
+		l.last = in
 	}
 	index := in.roll.index(binary.BigEndian.Uint16(b[2:]))
 	payload, err := l.keys.in.open(b, n, uint32(index>>16))
@@ -102,10 +107,12 @@ func (l *link) receive(b []byte, arrival, now time.Duration, lp *loop) {
 		l.foreign++
 		return
 	}
-	f := l.flows[s.track]
-	if f == nil {
-		f = &flow{track: lp.tracks[s.track]}
-		l.flows[s.track] = f
+	f := in.flow
+	if f == nil || f.track.id != s.track {
+		if f = l.flows[s.track]; f == nil {
+			f = &flow{track: lp.tracks[s.track]}
+			l.flows[s.track] = f
+		}
 	}
 	if !rtx {
 		in.flow = f

@@ -17,7 +17,7 @@ const (
 	tick = 250 * time.Microsecond
 	// readInterval is how often the sockets of connected participants are read. The kernel notes when packets arrive,
 	// so reading late costs nothing and fills batches.
-	readInterval = 2 * time.Millisecond
+	readInterval = 4 * time.Millisecond
 	// turnInterval is how often every link is asked for RTCP.
 	turnInterval = 20 * time.Millisecond
 
@@ -102,6 +102,7 @@ func (lp *loop) attach(l *link) {
 		s.link = l
 		lp.fresh.remove(s)
 		lp.joining--
+		s.connect(&l.to)
 		_ = lp.steady.add(s)
 		l.nextSend = lp.clock.now() + reportInterval
 		lp.links = append(lp.links, l)

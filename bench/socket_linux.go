@@ -33,6 +33,8 @@ type socket struct {
 	closed  chan struct{}
 	once    sync.Once
 
+	connected bool // to the server: its loop's goroutine only
+
 	mu sync.RWMutex
 	fd int // -1 once released
 }
@@ -62,6 +64,11 @@ func openSocket(ip netip.Addr) (*socket, error) {
 	}
 	s.local = &net.UDPAddr{IP: net.IP(in.Addr[:]), Port: in.Port}
 	return s, nil
+}
+
+// connect fixes where the socket sends to and what it hears of, so that the kernel looks up the way once. Called by the loop that owns the socket.
+func (s *socket) connect(to *socketAddress) {
+	s.connected = unix.Connect(s.fd, &unix.SockaddrInet4{Port: int(swap(to.Port)), Addr: to.Addr}) == nil
 }
 
 // ReadFrom implements net.PacketConn for Pion.
@@ -248,7 +255,7 @@ func (b *batch) commit(n int) bool {
 // datagrams, and the generator has more of its core left. Datagrams that the kernel does not take are lost, as on a network.
 func (b *batch) send(s *socket, to *socketAddress) (lost int) {
 	for at := 0; at < b.n; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[0])), uintptr(b.runs(at, to)), 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.messages[0])), uintptr(b.runs(at, s, to)), 0, 0, 0)
 		if errno == 0 {
 			for i := range n {
 				at += int(b.messages[i].hdr.Iovlen)
@@ -257,7 +264,7 @@ func (b *batch) send(s *socket, to *socketAddress) (lost int) {
 		}
 		refused := int(b.messages[0].hdr.Iovlen)
 		switch {
-		case errno == unix.EINTR:
+		case errno == unix.EINTR, errno == unix.ECONNREFUSED: // that is of what was sent before
 		case refused > 1 && (errno == unix.EIO || errno == unix.EINVAL): // a card that cannot split runs
 			b.single = true
 		default:
@@ -270,14 +277,17 @@ func (b *batch) send(s *socket, to *socketAddress) (lost int) {
 }
 
 // runs prepares a message for each run of datagrams of one size, from the one at on, and returns how many they are.
-func (b *batch) runs(at int, to *socketAddress) (n int) {
+func (b *batch) runs(at int, s *socket, to *socketAddress) (n int) {
 	for ; at < b.n; n++ {
 		first := at
 		for at++; at < b.n && at-first < longestRun && b.vectors[at].Len == b.vectors[first].Len && !b.single; at++ {
 		}
-		b.names[n] = *to
 		h := &b.messages[n].hdr
-		h.Namelen = unix.SizeofSockaddrInet4
+		h.Name, h.Namelen = nil, 0
+		if !s.connected {
+			b.names[n] = *to
+			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[n])), unix.SizeofSockaddrInet4
+		}
 		h.Iov = &b.vectors[first]
 		h.SetIovlen(at - first)
 		h.Control = nil

@@ -25,10 +25,13 @@ func TestBatch(t *testing.T) {
 		if single {
 			want = len(sizes)
 		}
-		if runs := out.runs(0, new(socketAddress)); runs != want {
+		if runs := out.runs(0, from, new(socketAddress)); runs != want {
 			t.Errorf("single %t: %d messages, want %d", single, runs, want)
 		}
 		address := newSocketAddress(to.local.AddrPort())
+		if single {
+			from.connect(&address)
+		}
 		if lost := out.send(from, &address); lost > 0 {
 			t.Errorf("single %t: %d refused", single, lost)
 		}
@@ -57,6 +60,24 @@ func TestBatch(t *testing.T) {
 		}
 		if out.n != 0 {
 			t.Errorf("single %t: %d datagrams are left", single, out.n)
+		}
+	}
+}
+
+// TestRefused: what a port without a socket has refused counts for the next that is sent, which is sent all the same.
+func TestRefused(t *testing.T) {
+	from, to := socketForTest(t), socketForTest(t)
+	address := newSocketAddress(to.local.AddrPort())
+	from.connect(&address)
+	if !from.connected {
+		t.Fatal("not connected")
+	}
+	to.release()
+	out := newBatch()
+	for range 3 {
+		out.commit(100)
+		if lost := out.send(from, &address); lost > 0 {
+			t.Errorf("%d lost", lost)
 		}
 	}
 }

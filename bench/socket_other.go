@@ -42,6 +42,7 @@ func (p *poller) ready(func(int))                     {}
 func (p *poller) close()                              {}
 func openSocket(netip.Addr) (*socket, error)          { return nil, errPlatform }
 func (s *socket) release()                            {}
+func (s *socket) connect(*socketAddress)              {}
 func newInbox() *inbox                                { return &inbox{} }
 func newBatch() *batch                                { return &batch{} }
 func (b *inbox) receive(*socket) int                  { return 0 }

@@ -170,18 +170,23 @@ func (e *Estimator) raise(sending int64, now time.Duration) {
 	}
 }
 
-// probed takes the result of a probe. Also one that was too much tells what the line carries.
+// probed takes the result of a probe. Also one that was too much tells what the line carries: if that is much more than was known, the next is as near as
+// after one that was not.
 func (e *Estimator) probed(sent, carried int64, now time.Duration) {
 	if !e.limited {
 		return
 	}
-	if float64(carried) >= probeCarried*float64(sent) {
-		e.estimate = max(e.estimate, min(sent, carried))
-		e.probe.passed(now)
-		return
+	before, passed := e.estimate, float64(carried) >= probeCarried*float64(sent)
+	if passed {
+		e.estimate = max(before, min(sent, carried))
+	} else {
+		e.estimate = max(before, int64(kept*float64(carried)))
 	}
-	e.estimate = max(e.estimate, int64(kept*float64(carried)))
-	e.probe.failed(now)
+	if passed || float64(e.estimate) > probeGain*float64(before) {
+		e.probe.passed(now)
+	} else {
+		e.probe.failed(now)
+	}
 }
 
 // REMB takes the receiver's own estimate (draft-alvestrand-rmcat-remb): all there is for one that does not report on single packets.

@@ -2,6 +2,7 @@ package bandwidth
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -67,6 +68,26 @@ func TestSteps(t *testing.T) {
 				t.Errorf("there is still a limit: %s", c.history(up))
 			}
 		})
+	}
+}
+
+// TestWideAgain: full quality does not depend on the moment at which the line becomes wide again, but for the time until the next probe.
+func TestWideAgain(t *testing.T) {
+	var all []time.Duration
+	for i := range 40 {
+		c := newCall(t, plain)
+		c.run(5 * time.Second)
+		c.line.rate = narrow
+		c.run(12*time.Second + time.Duration(i)*seldomProbe/40)
+		c.line.rate = wide
+		up := c.now
+		c.run(12 * time.Second)
+		all = append(all, c.settled(up, Layers-1))
+	}
+	slices.Sort(all)
+	t.Logf("full quality after %v to %v, median %v", all[0], all[len(all)-1], all[len(all)/2])
+	if worst := all[len(all)-1]; worst > seldomProbe+2*time.Second {
+		t.Errorf("full quality after %v", worst)
 	}
 }
 

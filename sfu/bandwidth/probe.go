@@ -15,6 +15,7 @@ const (
 	seldomProbe  = 4 * time.Second        // at most between two that failed: somebody waits for a better picture
 	probeSpacing = 200 * time.Millisecond // after one that did not
 	probeCarried = 0.85                   // of what was sent must have arrived in the same time
+	probeGain    = 1.25                   // times the estimate is progress, though not all arrived in time
 	misled       = 5 * time.Second        // after one that did not: too much is sent again, and what it said was wrong
 	rareProbe    = 30 * time.Second       // at most between two after that
 

@@ -375,7 +375,7 @@ func TestOptions(t *testing.T) {
 func TestReport(t *testing.T) {
 	before, after := processes{}, processes{at: 10 * time.Second}
 	after.own.CPU, after.server = 9*time.Second*time.Duration(2), process{CPU: 5 * time.Second, RSS: 10 << 20, Switches: 3}
-	r := newReport(Options{Load: Load{Rooms: 1, Publishers: 2, Video: true}, Duration: 10 * time.Second, PID: 1}, before, after)
+	r := newReport(Options{Load: Load{Rooms: 1, Publishers: 2, Video: true}, Duration: 10 * time.Second, PID: 1}, 1, before, after)
 	r.Generator.Share = .9
 	r.Joins.Times.Count = 2
 	r.Packets.Forwarded, r.Packets.Lost = 990, 10

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"runtime"
 	"time"
 )
 
@@ -108,10 +107,11 @@ type Generator struct {
 	Overflows uint64  `json:"overflows"` // datagrams lost to full receive buffers on this machine, anybody's
 }
 
-func newReport(o Options, before, after processes) *Report {
+// newReport is the report on what a generator of so many loops, one a core, and the server used.
+func newReport(o Options, loops int, before, after processes) *Report {
 	r := &Report{Load: o.Load, Duration: o.Duration.Seconds()}
 	took := (after.at - before.at).Seconds()
-	r.Generator.Share = (after.own.CPU - before.own.CPU).Seconds() / took / float64(runtime.GOMAXPROCS(0)) // a loop each
+	r.Generator.Share = (after.own.CPU - before.own.CPU).Seconds() / took / float64(loops)
 	r.Generator.Overflows = after.overflows - before.overflows
 	if o.PID != 0 {
 		cpu := (after.server.CPU - before.server.CPU).Seconds()

@@ -57,7 +57,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 	}
 	r.plan()
-	for range runtime.GOMAXPROCS(0) {
+	cores := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(cores)
+	runtime.GOMAXPROCS(2 * cores) // a loop keeps its turn while it sleeps
+	for range cores {
 		lp, err := newLoop(r.clock, r.tracks)
 		if err != nil {
 			return nil, fmt.Errorf("bench: %w", err)
@@ -142,7 +145,7 @@ func (r *run) watch(ctx context.Context, people *sync.WaitGroup) (*Report, error
 	if err != nil {
 		return nil, err
 	}
-	return newReport(o, before, after), nil
+	return newReport(o, len(r.loops), before, after), nil
 }
 
 // joinAll starts the participants at the wanted rate and returns when each has joined or failed.

@@ -65,9 +65,9 @@ type stream struct {
 	layer int
 	shape shape
 	mid   string
-	rid   string // "" for audio
-	ids   map[uint8]bool
-	level uint8 // of the audio, -dBov
+	rid   string          // "" for audio
+	ids   [ridID + 1]bool // of the header extensions that the server accepted
+	level uint8           // of the audio, -dBov
 
 	ssrc      uint32
 	index     uint64 // roll-over counter and sequence number of the next packet
@@ -87,10 +87,13 @@ type stream struct {
 func newStream(t *track, layer int, mid string, ids map[uint8]bool, ssrc uint32) *stream {
 	noise := rand.New(rand.NewPCG(uint64(t.id), uint64(layer)))
 	s := &stream{
-		track: t, layer: layer, shape: t.shape(layer), mid: mid, ids: ids, ssrc: ssrc, noise: noise,
+		track: t, layer: layer, shape: t.shape(layer), mid: mid, ssrc: ssrc, noise: noise,
 		index: uint64(noise.Uint32N(1 << 15)), timestamp: noise.Uint32(), picture: uint16(noise.Uint32N(1 << 14)), level: 127,
 		keyWanted: true, // an encoder's first frame
 		history:   make([]outgoing, history),
+	}
+	for id := range s.ids {
+		s.ids[id] = ids[uint8(id)]
 	}
 	if t.video {
 		s.rid = rids[layer]

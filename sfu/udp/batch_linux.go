@@ -65,6 +65,29 @@ func (f *fast) open(c syscall.Conn) {
 
 func (f *fast) ready() bool { return f.raw != nil }
 
+const (
+	memInfoWords   = 9 // SK_MEMINFO_VARS
+	memInfoDropped = 8 // SK_MEMINFO_DROPS
+)
+
+// dropped is Socket.Dropped. It asks SO_MEMINFO: with SO_RXQ_OVFL every datagram would tell it.
+func (f *fast) dropped() uint32 {
+	if f.raw == nil {
+		return 0
+	}
+	var words [memInfoWords]uint32
+	size := uint32(unsafe.Sizeof(words))
+	if err := f.raw.Control(func(fd uintptr) {
+		_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO, uintptr(unsafe.Pointer(&words)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 || size < uint32(unsafe.Sizeof(words)) { // before Linux 4.12
+			words[memInfoDropped] = 0
+		}
+	}); err != nil {
+		return 0
+	}
+	return words[memInfoDropped]
+}
+
 // message is struct mmsghdr.
 type message struct {
 	header unix.Msghdr

@@ -19,6 +19,7 @@ type fast struct{ segments bool }
 
 func (f *fast) open(syscall.Conn) {}
 func (f *fast) ready() bool       { return false }
+func (f *fast) dropped() uint32   { return 0 }
 
 type name struct{}
 

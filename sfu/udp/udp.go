@@ -165,6 +165,10 @@ func (s *Socket) Stats() Stats {
 		Unsegmented: s.counter.unsegmented.Load()}
 }
 
+// Dropped is how many datagrams the kernel has thrown away at the socket, modulo 2^32: there was no room for them, or, seldom, they came damaged. It is
+// 0 where the system does not say, and once the socket is closed.
+func (s *Socket) Dropped() uint32 { return s.fast.dropped() }
+
 // Segments reports whether runs of datagrams are handed to the kernel in one piece.
 func (s *Socket) Segments() bool { return s.fast.segments }
 

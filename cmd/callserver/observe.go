@@ -43,6 +43,7 @@ func (s *server) observe() {
 		counter("media_overflow_packets_total", "Packets dropped because a core was too far behind.", func(v rtc.EngineStats) uint64 { return v.Egress.Overflows }),
 		counter("media_lost_datagrams_total", "Datagrams that the kernel refused to send.", func(v rtc.EngineStats) uint64 { return v.Egress.Lost }),
 		counter("media_unsegmented_total", "Destinations that do not take segmented runs of datagrams.", func(v rtc.EngineStats) uint64 { return v.Egress.Unsegmented }),
+		counter("media_dropped_datagrams_total", "Datagrams to the media port that were not read in time, or came damaged.", func(v rtc.EngineStats) uint64 { return v.Dropped }),
 		counter("media_forged_packets_total", "Packets received that were not authentic.", func(v rtc.EngineStats) uint64 { return v.Forged }),
 		counter("media_unrouted_packets_total", "Packets received that belong to no media section.", func(v rtc.EngineStats) uint64 { return v.Unrouted }),
 	)

@@ -168,6 +168,16 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	return seqs
 }
 
+// GiveUp is for when nobody is to be asked for lost packets: it has Nacks ask for none that are missing by now. Receivers conceal them, or want a key frame.
+func (s *Source) GiveUp() {
+	for _, st := range s.streams {
+		st.mu.Lock()
+		st.losses.Clear()
+		st.waitLocked()
+		st.mu.Unlock()
+	}
+}
+
 // Waits reports whether anything is outstanding that Nacks would ask for, now or later.
 func (s *Source) Waits() bool { return s.waits.Load() > 0 }
 

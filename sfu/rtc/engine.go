@@ -48,7 +48,10 @@ type Engine struct {
 	told     announcement
 	identity certificates
 	limited  limited       // connections that cannot carry what is wanted
+	overflow overflow      // of our own sockets
 	yielding chan struct{} // holds who answers an offer that can wait; as many as there are cores
+
+	overflowing atomic.Bool // as the tick loop saw last
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{}
@@ -59,7 +62,7 @@ type Engine struct {
 // counters are an Engine's totals.
 type counters struct {
 	peersOpened, panics, overflows atomic.Uint64
-	badDescriptions                atomic.Uint64
+	badDescriptions, dropped       atomic.Uint64
 	ingress                        ingress.Counters
 }
 
@@ -71,6 +74,7 @@ type EngineStats struct {
 	Panics          uint64 // recovered where client bytes enter; each closed one client
 	Overflows       uint64 // peers ended because their owner did not read events
 
+	Dropped  uint64       // datagrams that our UDP sockets had no room for, or that came damaged
 	Forged   uint64       // packets received that were not authentic
 	Unrouted uint64       // packets received that belong to no section
 	Egress   egress.Stats // packets sent
@@ -187,6 +191,7 @@ func (e *Engine) Stats() EngineStats {
 		BadDescriptions: e.counts.badDescriptions.Load(),
 		Panics:          e.counts.panics.Load(),
 		Overflows:       e.counts.overflows.Load(),
+		Dropped:         e.counts.dropped.Load(),
 		Forged:          e.counts.ingress.Forged.Load(),
 		Unrouted:        e.counts.ingress.Unrouted.Load(),
 		Egress:          e.egress.Stats(),
@@ -210,7 +215,9 @@ func (e *Engine) tickLoop(ctx context.Context) {
 			if between = paced && !between; between {
 				continue
 			}
-			behind := time.Since(now) > behindBy
+			at := time.Now()
+			e.watchOverflow(e.ports.Dropped(), at)
+			behind := at.Sub(now) > behindBy
 			for _, p := range e.open() {
 				p.tick(now, behind)
 			}

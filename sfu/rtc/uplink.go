@@ -131,11 +131,14 @@ func (u *uplink) RequestKeyFrame(spatial int8) {
 	u.peer.client.send(packets)
 }
 
-// losses returns the requests for lost packets that are due (RFC 4585 §6.2.1).
+// losses returns the requests for lost packets that are due (RFC 4585 §6.2.1): none while it is our own sockets that lose them.
 func (u *uplink) losses(now time.Time) []rtcp.Packet {
 	s := u.source.Load()
 	if s == nil || !s.Waits() {
 		return nil
+	}
+	if u.peer.engine.overflowing.Load() {
+		s.GiveUp()
 	}
 	var out []rtcp.Packet
 	for i := range u.streams {

@@ -79,6 +79,18 @@ func (p *Ports) intake(a netip.Addr) *Intake {
 	return p.intakes[a]
 }
 
+// Dropped is how many datagrams the kernel has thrown away at the UDP sockets together, modulo 2^32, mostly since they were not read in time.
+func (p *Ports) Dropped() (total uint32) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, in := range p.intakes {
+		for _, s := range in.sockets {
+			total += s.Dropped()
+		}
+	}
+	return total
+}
+
 // Refresh looks whether this host has other addresses by now, and reports whether it has. New ones get sockets on the port of the others. Those that are gone are told
 // no more, but keep their sockets: they may come back. One goroutine calls it, and none while the ports are closed.
 func (p *Ports) Refresh() (changed bool, err error) {

@@ -173,6 +173,47 @@ func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 	}
 }
 
+// TestForgottenPacketsNeedAKeyFrame: a picture that misses what nobody has any more does not go on without one.
+func TestForgottenPacketsNeedAKeyFrame(t *testing.T) {
+	const frames = 90                           // three seconds
+	for _, age := range []int{32, frames - 5} { // that only the history has forgotten, and the journal, too
+		w := newWorld(t, SourceOptions{Codec: codec.VP8, Video: true})
+		v := camera{ssrc: 1}
+		var r receiver
+		k := w.Attach(&r, SinkOptions{Target: MaxTemporal(0)})
+		for i := range frames {
+			w.push(0, v.frame(i == 0)...)
+			w.wait(ms(33))
+			w.Expire(w.now)
+		}
+		sent := seqs(r.take())
+		forgotten := sent[len(sent)*(frames-age)/frames:][:3]
+		if known := k.journal.find(forgotten[0]) != nil; known != (age == 32) {
+			t.Fatalf("%d frames old: in the journal %t", age, known)
+		}
+		w.publisher.take()
+		for _, c := range []struct {
+			name string
+			key  bool // a key frame comes before
+			seqs []uint16
+			want int
+		}{
+			{"at hand", false, sent[len(sent)-3:], 0},
+			{"never sent", false, []uint16{sent[len(sent)-1] + 1000}, 0},
+			{"forgotten", false, forgotten, 1},
+			{"once more, before it can have come", false, forgotten, 0},
+			{"it came", true, forgotten, 0},
+		} {
+			w.push(0, v.frame(c.key)...)
+			k.Nack(c.seqs, w.now)
+			if got := w.publisher.take()[0]; got != c.want {
+				t.Errorf("%d frames old, %s: %d requests, want %d", age, c.name, got, c.want)
+			}
+			w.wait(ms(33))
+		}
+	}
+}
+
 // TestSoundIsSentAgain: what was sent of a sound is not noted, and found all the same, for as long as the run of it lasts.
 func TestSoundIsSentAgain(t *testing.T) {
 	w := newWorld(t, SourceOptions{Codec: codec.Opus})

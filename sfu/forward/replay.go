@@ -77,6 +77,15 @@ func (j *journal) find(seq uint16) *sent {
 	return nil
 }
 
+// had reports whether it remembers a packet or one that took its place.
+func (j *journal) had(seq uint16) bool {
+	if len(j.slots) == 0 {
+		return false
+	}
+	e := j.slot(seq)
+	return e.flags != 0 && !packet.Newer(seq, e.seq)
+}
+
 func (j *journal) slot(seq uint16) *sent { return &j.slots[int(seq)&(len(j.slots)-1)] }
 
 func (j *journal) grow() {

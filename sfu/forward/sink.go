@@ -308,8 +308,8 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 		k.mu.Unlock()
 		return false
 	case found == nil:
-		k.counts.Unavailable++
 		k.mu.Unlock()
+		k.lacks(seq, at)
 		return false
 	case !unasked && !found.resendable(milliseconds(at), k.reports.answerTime(k.wait)):
 		k.mu.Unlock()
@@ -325,9 +325,7 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 		p = st.history.Get(e.source)
 		st.mu.Unlock()
 		if p == nil {
-			k.mu.Lock()
-			k.counts.Unavailable++
-			k.mu.Unlock()
+			k.lacks(seq, at)
 			return false
 		}
 		defer p.Release()
@@ -348,6 +346,19 @@ func (k *Sink) resend(seq uint16, at time.Duration, unasked bool, work *scratch)
 	k.counts.Repeated += uint64(len(o.Head) + len(o.Payload))
 	k.mu.Unlock()
 	return true
+}
+
+// lacks notes that a packet was asked for that is not at hand. A picture that misses what was sent too long ago does not go on without a key frame, for which
+// receivers would ask only when they have waited in vain for seconds.
+func (k *Sink) lacks(seq uint16, at time.Duration) {
+	k.mu.Lock()
+	k.counts.Unavailable++
+	stream := k.choice.stream
+	needed := k.source.options.Video && stream >= 0 && k.journal.had(seq) && at-k.keyFrame > historyAge
+	k.mu.Unlock()
+	if needed {
+		k.source.needKeyFrame(stream, at, 0)
+	}
 }
 
 // takeBack notes that a packet was not sent again after all: the next request is answered.

@@ -139,6 +139,24 @@ func TestLossy(t *testing.T) {
 	}
 }
 
+// TestOutage: a line that was down for a moment carries as much as before.
+func TestOutage(t *testing.T) {
+	for _, l := range []line{plain, with(func(l *line) { l.loss = 0.05 }), with(func(l *line) { l.jitter = 30 * time.Millisecond })} {
+		for _, down := range []time.Duration{500 * time.Millisecond, time.Second, 1400 * time.Millisecond} {
+			c := newCall(t, l)
+			c.run(5 * time.Second)
+			c.line.loss = 1
+			c.run(down)
+			c.line.loss = l.loss
+			back := c.now
+			c.run(5 * time.Second)
+			if s := share(c.since(back), Layers-1); s < 1 {
+				t.Errorf("%+v down for %v: full quality %.1f %% of the time then: %s", l, down, 100*s, c.history(back))
+			}
+		}
+	}
+}
+
 // TestPaused is a picture that is paused altogether: it comes back though nothing is sent meanwhile that could be reported.
 func TestPaused(t *testing.T) {
 	c := newCall(t, plain)

@@ -12,19 +12,23 @@ const (
 	forgetting   = 0.3  // of a loss that is less now
 	lossy        = 0.02 // of what is sent: what is sent again is lost again too often
 	recent       = 0.25 // weight of a window
+	outage       = 400 * time.Millisecond
 )
 
 // losses tells packets that a line loses whatever is sent from those that are too many for it. The former are a share of what is sent; of the
-// latter there are fewer as soon as less is sent.
+// latter there are fewer as soon as less is sent. Where nothing at all arrived of what was sent in the time of an outage there was no line, which says
+// neither: the narrowest one carries some of what is too much.
 type losses struct {
 	from          time.Duration // the window takes packets sent since then
 	newest        time.Duration // when the last one noted was sent
 	arrived, lost int
-	bytes         int     // that arrived
-	usual         float64 // share that the line always loses
-	lately        float64 // share, smoothed
-	again         bool    // the window before was bad
-	suspect       window  // what made us send less, rate 0 = nothing did
+	reached       time.Duration // when the last one that arrived was sent
+	run           int           // of lost, since then
+	bytes         int           // that arrived
+	usual         float64       // share that the line always loses
+	lately        float64       // share, smoothed
+	again         bool          // the window before was bad
+	suspect       window        // what made us send less, rate 0 = nothing did
 }
 
 // window is what came of the packets of some time.
@@ -36,6 +40,12 @@ type window struct {
 
 // note takes a packet, arrived or not.
 func (l *losses) note(p *sent, arrived bool, at time.Duration) {
+	if arrived {
+		if at-l.reached >= outage {
+			l.lost -= l.run
+		}
+		l.reached, l.run = max(l.reached, at), 0
+	}
 	if at < l.from {
 		return
 	}
@@ -49,6 +59,7 @@ func (l *losses) note(p *sent, arrived bool, at time.Duration) {
 		}
 	case p.size&flagLost == 0:
 		l.lost++
+		l.run++
 	}
 }
 
@@ -90,5 +101,5 @@ func (l *losses) judge(sending int64) (verdict, window) {
 
 // restart begins a window with the packets sent from now on.
 func (l *losses) restart(at time.Duration) {
-	l.from, l.newest, l.arrived, l.lost, l.bytes = at, at, 0, 0, 0
+	l.from, l.newest, l.arrived, l.lost, l.run, l.bytes = at, at, 0, 0, 0, 0
 }

@@ -58,6 +58,10 @@ export const scenarios = [
     before: (direction) => one(direction, { rate_kbps: rates.high, queue }),
   },
   {
+    name: 'blackout', about: 'nothing at all arrives for a second and a half', kind: 'steady', seconds: 20, bars: { still: { below: 2000 } },
+    steps: (direction) => [...one(direction, {}), { at_s: 3, direction, delay_ms: delay, loss: 1 }, { at_s: 4.5, direction, delay_ms: delay }],
+  },
+  {
     name: 'crowd', about: 'one bad receiver (20 % loss, 300 kbit/s) among ten good ones', kind: 'crowd', directions: ['down'], seconds: 15,
     bars: { worse: { below: 2 }, loss: { below: 0.1 }, top: { above: 99.9 } },
     steps: (direction) => one(direction, { rate_kbps: rates.low, queue, loss: 0.2 }),

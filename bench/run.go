@@ -38,7 +38,7 @@ const maxFailures = 5
 const drain = 500 * time.Millisecond
 
 // Run makes the load and measures it. It returns when everybody has left; cancelling ctx ends it early with an error.
-// Joins that fail are part of the report, not an error, as long as somebody joined.
+// Joins that fail are part of the report, not an error, as long as somebody joined. Meanwhile GOMAXPROCS is twice what it was.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	o, err := o.withDefaults()
 	if err != nil {

@@ -1,22 +1,11 @@
 // The SFU under test: callserver built from this repository, or livekit-server for comparison (--reference PATH).
 import { randomBytes } from 'node:crypto';
-import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { freePorts } from '../process/process.mjs';
 import { Child } from './process.mjs';
 import { mint } from './token.mjs';
 import { claim, until } from './wait.mjs';
-
-// freePorts returns a free port of each kind; all are held until the last is found, so that they differ.
-async function freePorts(kinds) {
-  const held = kinds.map((kind) => (kind === 'udp' ? createSocket('udp4').bind(0) : createServer().listen(0)));
-  await Promise.all(held.map((socket) => once(socket, 'listening')));
-  const ports = held.map((socket) => socket.address().port);
-  await Promise.all(held.map((socket) => once(socket.close(), 'close')));
-  return ports;
-}
 
 // Both configurations are JSON, which is YAML.
 const dialects = {
@@ -46,7 +35,7 @@ export async function startServer({ binary, reference = false, directory, name =
   const server = new Server();
   const everywhere = address.includes(':') ? '[::]' : '0.0.0.0';
   Object.assign(server, { binary, directory, name, address, autoCreate, homeservers, settings, secure, reference, listen: address === '127.0.0.1' ? address : everywhere });
-  const [http, admin, udp, tcp] = await freePorts(['tcp', 'tcp', 'udp', 'tcp']);
+  const [http, admin, udp, tcp] = await freePorts(4);
   server.ports = { http, admin, udp, tcp, ...ports };
   server.key = 'testbed';
   server.secret = randomBytes(24).toString('hex');

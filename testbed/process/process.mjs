@@ -2,6 +2,9 @@
 // file, and it is stopped by its process id and waited for, at the latest by
 // stopAll when the runner ends. It never ends anything that it did not start.
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { createWriteStream } from "node:fs";
 import { createServer } from "node:net";
 
@@ -173,15 +176,33 @@ export function run(command, { cwd, env = {}, input } = {}) {
   });
 }
 
-/** Returns TCP ports that are free on 127.0.0.1 now; all are held until the last is found, so that they differ. */
+const given = new Set();
+
+/**
+ * Returns ports that are free now, for TCP and UDP, at every address. None is returned twice, and none is one of those that the kernel gives to whoever
+ * connects (32768 and up on Linux): they are free until their server starts, and when it starts again.
+ */
 export async function freePorts(count) {
-  const servers = [];
-  for (let i = 0; i < count; i++) {
-    const server = createServer();
-    await new Promise((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
-    servers.push(server);
+  const ports = [];
+  while (ports.length < count) {
+    const port = 11_000 + randomInt(21_000); // browsers refuse 10080
+    if (!given.has(port) && (await isFree(port))) {
+      given.add(port);
+      ports.push(port);
+    }
   }
-  const ports = servers.map((server) => server.address().port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
   return ports;
+}
+
+async function isFree(port) {
+  for (const hold of [() => createServer().listen(port), () => createSocket("udp4").bind(port)]) {
+    const held = hold();
+    try {
+      await once(held, "listening");
+    } catch {
+      return false;
+    }
+    await once(held.close(), "close");
+  }
+  return true;
 }

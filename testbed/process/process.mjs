@@ -185,7 +185,7 @@ const given = new Set();
 export async function freePorts(count) {
   const ports = [];
   while (ports.length < count) {
-    const port = 11_000 + randomInt(21_000); // browsers refuse 10080
+    const port = 11_000 + randomInt(9_000); // browsers refuse 10080, and relays have 20000 to 29999
     if (!given.has(port) && (await isFree(port))) {
       given.add(port);
       ports.push(port);

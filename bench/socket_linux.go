@@ -233,10 +233,8 @@ type batch struct {
 
 func newBatch() *batch {
 	b := &batch{}
-	for i := range b.messages {
+	for i := range b.vectors {
 		b.vectors[i].Base = &b.data[i*datagramSize]
-		b.messages[i].hdr.Iov, b.messages[i].hdr.Iovlen = &b.vectors[i], 1
-		b.messages[i].hdr.Name = (*byte)(unsafe.Pointer(&b.names[i]))
 	}
 	return b
 }

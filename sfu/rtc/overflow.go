@@ -16,8 +16,8 @@ const (
 type overflow struct {
 	seen   uint32 // Ports.Dropped, at the last look
 	until  time.Time
-	told   time.Time
-	untold uint64 // drops since then
+	told   time.Time // long ago = never
+	untold uint64    // drops since then
 }
 
 // look takes what Ports.Dropped says now. It returns how much that is more than at the last look, and whether lost packets may be ours.
@@ -35,7 +35,7 @@ func (o *overflow) look(dropped uint32, now time.Time) (fresh uint64, active boo
 // report tells the operator, at most once in a while.
 func (o *overflow) report(fresh uint64, active bool, now time.Time, log *slog.Logger) {
 	o.untold += fresh
-	if !active || o.untold == 0 || !o.told.IsZero() && now.Sub(o.told) < overflowLog {
+	if !active || o.untold == 0 || now.Sub(o.told) < overflowLog {
 		return
 	}
 	log.Warn("media packets are lost before they are read - give this server more processor cores or fewer calls, and set net.core.rmem_max to 4194304 if it is less", "packets", o.untold)

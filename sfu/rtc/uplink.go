@@ -106,9 +106,7 @@ func (u *uplink) Media(layer int8, p *packet.Packet, now time.Time) {
 	}
 	source.Push(forward.Layer{Spatial: layer}, p, now)
 	// What is lost is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
-	if source.Waits() {
-		u.peer.client.send(u.losses(now))
-	}
+	u.peer.client.send(u.losses(now))
 }
 
 // Report implements ingress.Section.
@@ -138,7 +136,7 @@ func (u *uplink) losses(now time.Time) []rtcp.Packet {
 		return nil
 	}
 	if u.peer.engine.overflowing.Load() {
-		s.GiveUp()
+		s.GiveUp() // Nacks then has nothing to ask for, but key frames to want
 	}
 	var out []rtcp.Packet
 	for i := range u.streams {

@@ -22,7 +22,7 @@ func (c *camera) send(st *stage, d time.Duration, key bool) int {
 	for end := st.now.Add(d); st.now.Before(end); {
 		st.now = st.now.Add(20 * time.Millisecond)
 		c.seq++
-		p := packet.Get()
+		p := packet.Get(packet.Capacity)
 		p.SequenceNumber, p.Timestamp, p.SSRC, p.Marker = c.seq, uint32(c.seq)*1800, 1, true
 		p.Payload = append(p.Buffer()[:0], 0x10, 0x01)
 		if key {

@@ -26,7 +26,7 @@ func (st *stage) feed(d time.Duration, feeds ...*feed) {
 			f.stamp += 1800
 			for left := f.bitrate / 8 / 50; left > 0; left -= 1000 {
 				f.seq++
-				p := packet.Get()
+				p := packet.Get(packet.Capacity)
 				p.SequenceNumber, p.Timestamp, p.SSRC, p.Marker = f.seq, f.stamp, uint32(f.spatial)+1, left <= 1000
 				p.Payload = append(p.Buffer()[:0], 0x10, 0x00) // VP8: a frame begins, a key frame
 				p.Payload = append(p.Payload, make([]byte, max(min(left, 1000)-2, 8))...)

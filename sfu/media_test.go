@@ -29,7 +29,7 @@ func (st *stage) send(d time.Duration, level uint8, lose int, senders ...*sender
 			if lose > 0 && int(s.seq)%lose == 0 {
 				continue
 			}
-			p := packet.Get()
+			p := packet.Get(packet.Capacity)
 			p.SequenceNumber, p.Timestamp, p.SSRC, p.Marker = s.seq, s.stamp, 1, true
 			p.AudioLevel, p.HasAudioLevel = level, true
 			p.Payload = append(p.Buffer()[:0], 0x10, 0x00, 0x9d, 0x01)

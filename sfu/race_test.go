@@ -96,7 +96,7 @@ func wander(t *testing.T, rooms *Rooms, id Identity, now time.Time, steps int) {
 			}
 		case 6:
 			if source != nil {
-				pkt := packet.Get()
+				pkt := packet.Get(packet.Capacity)
 				pkt.SequenceNumber, pkt.Payload = uint16(step), append(pkt.Buffer()[:0], 0x10, 0, 0x9d, 1)
 				source.Push(forward.Layer{}, pkt, now)
 			}

@@ -119,7 +119,7 @@ func (t *published) frame(key bool, body string) []byte {
 
 // send pushes one packet that is a frame.
 func (t *published) send(payload []byte, level uint8) {
-	p := packet.Get()
+	p := packet.Get(packet.Capacity)
 	n := copy(p.Buffer(), payload)
 	p.SequenceNumber, p.Timestamp, p.SSRC, p.Marker, p.Payload = t.sequence, t.time, 7, true, p.Buffer()[:n:n]
 	if codec.Parse(t.mime).Video() {

@@ -140,7 +140,7 @@ func (c *client) WriteRTP(o *forward.Outgoing) error {
 // audio returns a packet of a publisher.
 func audio(t testing.TB, seq uint16, payload []byte) *packet.Packet {
 	t.Helper()
-	p := packet.Get()
+	p := packet.Get(packet.Capacity)
 	b := p.Buffer()
 	copy(b, []byte{0x80, 111})
 	binary.BigEndian.PutUint16(b[2:], seq)

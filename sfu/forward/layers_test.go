@@ -374,7 +374,7 @@ func TestBrokenPacketsAreDropped(t *testing.T) {
 	w.Attach(&r, SinkOptions{Target: MaxTemporal(0)})
 	w.push(0, pkt{seq: 1, ssrc: 1, payload: []byte{0x90, 0xf0}})
 	w.push(5, pkt{seq: 1, ssrc: 1, payload: []byte{0x10, 0}})
-	w.Source.Push(NoLayer, packet.Get(), w.now)
+	w.Source.Push(NoLayer, packet.Get(packet.Capacity), w.now)
 	if gs := r.take(); len(gs) != 0 {
 		t.Errorf("%d packets forwarded", len(gs))
 	}

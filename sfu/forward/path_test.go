@@ -26,7 +26,7 @@ type belt struct {
 }
 
 func (b *belt) push() {
-	p := packet.Get()
+	p := packet.Get(packet.Capacity)
 	buffer := p.Buffer()
 	p.SequenceNumber, p.Timestamp, p.SSRC, p.Marker = b.seq, b.ts, 1, b.seq%7 == 6
 	p.Payload = buffer[:b.size]
@@ -76,7 +76,7 @@ func TestAudioPushDoesNotAllocate(t *testing.T) {
 	}
 	seq, now := uint16(0), start
 	push := func() {
-		p := packet.Get()
+		p := packet.Get(packet.Capacity)
 		p.SequenceNumber, p.Timestamp, p.SSRC, p.Payload = seq, uint32(seq)*960, 1, p.Buffer()[:80]
 		p.HasAudioLevel, p.AudioLevel = true, 20
 		seq, now = seq+1, now.Add(20*time.Millisecond)

@@ -77,9 +77,6 @@ func (s *Source) Push(layer Layer, p *packet.Packet, now time.Time) {
 		p.Release()
 		return
 	}
-	if !s.options.Video {
-		p = p.Compact()
-	}
 	in := inbound{packet: p, stream: layer.Spatial, at: s.since(now)}
 	if !st.accept(&in, &s.options) {
 		p.Release()

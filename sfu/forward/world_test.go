@@ -101,7 +101,7 @@ func (d pkt) packet(t testing.TB) *packet.Packet {
 	}
 	b = append(b, 0x10, 0, 0, uint8(len(ext)/4))
 	b = append(append(b, ext...), d.payload...)
-	p := packet.Get()
+	p := packet.Get(packet.Capacity)
 	n := copy(p.Buffer(), b)
 	if err := p.Parse(n, packet.Extensions{AudioLevel: 1, DependencyDescriptor: 2}); err != nil {
 		t.Fatalf("parse %x: %v", b, err)

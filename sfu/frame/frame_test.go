@@ -31,7 +31,7 @@ func newSent(c codec.Codec, sequence uint16) *sent {
 func (s *sent) packets(f *Frame) (list []*packet.Packet) {
 	s.splitter.Start(f)
 	for {
-		p := packet.Get()
+		p := packet.Get(packet.Capacity)
 		payload, last, ok := s.splitter.Next(p.Buffer()[:0])
 		if !ok {
 			p.Release()
@@ -236,7 +236,7 @@ func TestBroken(t *testing.T) {
 	} {
 		b := NewBuilder(tc.codec)
 		for i, payload := range tc.payloads {
-			p := packet.Get()
+			p := packet.Get(packet.Capacity)
 			p.SequenceNumber, p.Timestamp, p.Marker = uint16(i), 1, i == len(tc.payloads)-1
 			p.Payload = p.Buffer()[:copy(p.Buffer(), payload)]
 			b.Add(p, start)
@@ -326,7 +326,7 @@ func TestAllocations(t *testing.T) {
 			f.Timestamp += 3000
 			s.splitter.Start(f)
 			for {
-				p := packet.Get()
+				p := packet.Get(packet.Capacity)
 				payload, last, ok := s.splitter.Next(p.Buffer()[:0])
 				if !ok {
 					p.Release()
@@ -358,7 +358,7 @@ func FuzzBuilder(f *testing.F) {
 		defer b.Close()
 		for len(stream) >= 3 {
 			n := min(int(stream[2]), len(stream)-3)
-			p := packet.Get()
+			p := packet.Get(packet.Capacity)
 			p.SequenceNumber, p.Timestamp, p.Marker = uint16(stream[0])*uint16(1+stream[1]>>4&3), uint32(stream[1]&15), stream[1]&0x80 != 0
 			p.Payload = p.Buffer()[:copy(p.Buffer(), stream[3:3+n])]
 			stream = stream[3+n:]

@@ -137,15 +137,15 @@ func (in *Inlet) Close() {
 	in.opener, in.table, in.streams, in.lately = nil, nil, map[uint32]*stream{}, [lately]*stream{}
 }
 
-// Receive takes the datagram in the first n bytes of p's buffer, RTP or RTCP, and p itself.
-func (in *Inlet) Receive(p *packet.Packet, n int, now time.Time) {
+// Receive takes a datagram, RTP or RTCP. It may write to b, and does not keep it.
+func (in *Inlet) Receive(b []byte, now time.Time) {
 	defer in.recover()
-	if b := p.Buffer()[:n]; n >= 8 && b[1] >= 192 && b[1] <= 223 { // RFC 5761 §4
+	switch {
+	case len(b) >= 8 && b[1] >= 192 && b[1] <= 223: // RFC 5761 §4
 		in.control(b, now)
-		p.Release()
-		return
+	case len(b) <= packet.Capacity:
+		in.media(b, now)
 	}
-	in.media(p, n, now)
 }
 
 func (in *Inlet) recover() {
@@ -162,8 +162,13 @@ type route struct {
 }
 
 // media opens an RTP packet and passes it on.
-func (in *Inlet) media(p *packet.Packet, n int, now time.Time) {
-	size, r := in.open(p.Buffer()[:n])
+func (in *Inlet) media(b []byte, now time.Time) {
+	header := headerSize(b)
+	if header == 0 {
+		return
+	}
+	p := packet.Get(len(b))
+	size, r := in.open(p.Buffer(), b, header)
 	if size == 0 {
 		p.Release()
 		return
@@ -196,12 +201,8 @@ func (in *Inlet) media(p *packet.Packet, n int, now time.Time) {
 	t.To.Media(r.layer, p, now)
 }
 
-// open authenticates and decrypts the packet in place. It returns its size without protection, 0 if it is of no use.
-func (in *Inlet) open(b []byte) (size int, r route) {
-	header := headerSize(b)
-	if header == 0 {
-		return 0, r
-	}
+// open authenticates the packet in b and decrypts it into to. It returns its size without protection, 0 if it is of no use.
+func (in *Inlet) open(to, b []byte, header int) (size int, r route) {
 	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -218,7 +219,7 @@ func (in *Inlet) open(b []byte) (size int, r route) {
 	} else {
 		index = s.rollover.Index(seq)
 	}
-	plain, err := in.opener.RTP(b, header, ssrc, index)
+	plain, err := in.opener.RTP(to, b, header, ssrc, index)
 	if err != nil {
 		in.options.Counters.Forged.Add(1)
 		return 0, r

@@ -14,8 +14,8 @@ import (
 // Capacity is the largest datagram, in bytes, that a Packet holds: an Ethernet MTU.
 const Capacity = 1500
 
-// compactCapacity is what Compact shrinks a packet to: Opus frames with their header fit.
-const compactCapacity = 256
+// smallCapacity is the buffer of small packets: Opus frames fit with header and protection.
+const smallCapacity = 256
 
 // A Packet is one received RTP packet. The fields are set by Parse and read-only from then on, so that any number of goroutines
 // may read them while each holds a reference.
@@ -46,13 +46,38 @@ type Packet struct {
 	AbsCaptureTime       []byte // nil if absent
 }
 
-var (
-	pool    = sync.Pool{New: func() any { return &Packet{buffer: make([]byte, Capacity)} }}
-	compact = sync.Pool{New: func() any { return &Packet{buffer: make([]byte, compactCapacity)} }}
+// Rooms are packets with their bytes behind them, of two sizes: remembering sound does not hold an MTU for every frame.
+type (
+	large struct {
+		Packet
+		room [Capacity]byte
+	}
+	small struct {
+		Packet
+		room [smallCapacity]byte
+	}
 )
 
-// Get returns a packet that the caller owns (reference count 1). Its fields are any packet's before Parse.
-func Get() *Packet {
+var (
+	larges = sync.Pool{New: func() any {
+		p := &large{}
+		p.buffer = p.room[:]
+		return &p.Packet
+	}}
+	smalls = sync.Pool{New: func() any {
+		p := &small{}
+		p.buffer = p.room[:]
+		return &p.Packet
+	}}
+)
+
+// Get returns a packet that the caller owns (reference count 1), with a buffer for a datagram of so many bytes, Capacity at most. Its fields are any packet's
+// before Parse.
+func Get(size int) *Packet {
+	pool := &larges
+	if size <= smallCapacity {
+		pool = &smalls
+	}
 	p := pool.Get().(*Packet)
 	p.references.Store(1)
 	return p
@@ -75,10 +100,10 @@ func (p *Packet) Release() {
 	case n > 0:
 	case n < 0:
 		panic("packet: Release without a reference")
-	case len(p.buffer) == compactCapacity:
-		compact.Put(p)
+	case len(p.buffer) == smallCapacity:
+		smalls.Put(p)
 	default:
-		pool.Put(p)
+		larges.Put(p)
 	}
 }
 
@@ -86,33 +111,4 @@ func (p *Packet) reset() {
 	p.SequenceNumber, p.TransportSequence, p.PayloadType, p.AudioLevel, p.Timestamp, p.SSRC, p.SendTime = 0, 0, 0, 0, 0, 0, 0
 	p.Marker, p.Voice, p.HasAudioLevel, p.HasTransportSequence, p.HasSendTime, p.Retransmitted = false, false, false, false, false, false
 	p.Payload, p.DependencyDescriptor, p.AbsCaptureTime = nil, nil, nil
-}
-
-// Compact returns the packet in a small buffer if it fits one, so that remembering audio does not hold an MTU for every frame. It
-// takes over the caller's reference, which must be the only one.
-func (p *Packet) Compact() *Packet {
-	n := len(p.Payload) + len(p.DependencyDescriptor) + len(p.AbsCaptureTime)
-	if n > compactCapacity || len(p.buffer) == compactCapacity {
-		return p
-	}
-	c := compact.Get().(*Packet)
-	c.references.Store(1)
-	c.SequenceNumber, c.TransportSequence, c.PayloadType, c.AudioLevel = p.SequenceNumber, p.TransportSequence, p.PayloadType, p.AudioLevel
-	c.Timestamp, c.SSRC, c.Marker, c.Voice = p.Timestamp, p.SSRC, p.Marker, p.Voice
-	c.HasAudioLevel, c.HasTransportSequence, c.Retransmitted = p.HasAudioLevel, p.HasTransportSequence, p.Retransmitted
-	rest := c.buffer
-	c.Payload, rest = move(rest, p.Payload)
-	c.DependencyDescriptor, rest = move(rest, p.DependencyDescriptor)
-	c.AbsCaptureTime, _ = move(rest, p.AbsCaptureTime)
-	p.Release()
-	return c
-}
-
-// move copies b to the front of to; it keeps nil nil.
-func move(to, b []byte) (moved, rest []byte) {
-	if b == nil {
-		return nil, to
-	}
-	n := copy(to, b)
-	return to[:n:n], to[n:]
 }

@@ -81,7 +81,7 @@ func TestParse(t *testing.T) {
 		{"padding flag without payload", header(0xa0, 111), nil, ErrPadding},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := Get()
+			p := Get(Capacity)
 			defer p.Release()
 			err := p.Parse(copy(p.Buffer(), c.bytes), ids)
 			if !errors.Is(err, c.err) {
@@ -97,31 +97,19 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestCompact(t *testing.T) {
-	p := Get()
-	if err := p.Parse(copy(p.Buffer(), join(header(0x90, 111), []byte{0xbe, 0xde, 0, 1, 0x10, 0x85, 0, 0}, []byte{9, 8})), ids); err != nil {
-		t.Fatal(err)
-	}
-	c := p.Compact()
-	defer c.Release()
-	if len(c.Buffer()) != compactCapacity || !bytes.Equal(c.Payload, []byte{9, 8}) || !c.Voice || c.AudioLevel != 5 || c.SequenceNumber != 0x0102 {
-		t.Errorf("compact packet %+v lost something", c)
-	}
-	if c.DependencyDescriptor != nil {
-		t.Errorf("an absent extension became %v", c.DependencyDescriptor)
-	}
-	big := Get()
-	defer big.Release()
-	if err := big.Parse(copy(big.Buffer(), join(header(0x80, 96), make([]byte, 400))), ids); err != nil {
-		t.Fatal(err)
-	}
-	if big.Compact() != big {
-		t.Error("a large packet was not left alone")
+// TestGet has room for what is asked for, and no more for sound than it needs.
+func TestGet(t *testing.T) {
+	for size, want := range map[int]int{0: smallCapacity, smallCapacity: smallCapacity, smallCapacity + 1: Capacity, Capacity: Capacity} {
+		p := Get(size)
+		if got := len(p.Buffer()); got != want {
+			t.Errorf("for %d bytes: a buffer of %d, want %d", size, got, want)
+		}
+		p.Release()
 	}
 }
 
 func TestReferences(t *testing.T) {
-	p := Get().Retain()
+	p := Get(Capacity).Retain()
 	p.Release()
 	p.Release()
 	defer func() {
@@ -134,7 +122,7 @@ func TestReferences(t *testing.T) {
 }
 
 func TestUnwrapRetransmission(t *testing.T) {
-	p := Get()
+	p := Get(Capacity)
 	defer p.Release()
 	if err := p.Parse(copy(p.Buffer(), join(header(0x80, 97), []byte{0xab, 0xcd, 1, 2, 3})), ids); err != nil {
 		t.Fatal(err)
@@ -159,7 +147,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(join(header(0xb2, 111), make([]byte, 8), []byte{0x10, 0, 0, 1, 1, 1, 127, 0}, []byte{9, 8, 0, 2}))
 	f.Add(header(0x9f, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p := Get()
+		p := Get(Capacity)
 		defer p.Release()
 		if p.Parse(copy(p.Buffer(), b), ids) != nil || len(b) > Capacity {
 			return
@@ -179,7 +167,7 @@ func FuzzParse(f *testing.F) {
 
 func BenchmarkParse(b *testing.B) {
 	datagram := join(header(0x90, 111), []byte{0xbe, 0xde, 0, 3, 0x10, 0x85, 0, 0x31, 0x12, 0x34, 0xc3, 1, 2, 3, 4, 0}, make([]byte, 1100))
-	p := Get()
+	p := Get(Capacity)
 	n := copy(p.Buffer(), datagram)
 	b.ReportAllocs()
 	for b.Loop() {

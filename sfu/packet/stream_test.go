@@ -64,7 +64,7 @@ func TestLossBitmap(t *testing.T) {
 func TestHistory(t *testing.T) {
 	h := NewHistory(64, time.Second)
 	add := func(seq uint64, at time.Duration) {
-		p := Get()
+		p := Get(Capacity)
 		h.Add(seq, p, at)
 		p.Release()
 	}
@@ -102,7 +102,7 @@ func TestHistory(t *testing.T) {
 	}
 	slow := NewHistory(64, time.Second)
 	for seq := range uint64(100) {
-		p := Get()
+		p := Get(Capacity)
 		slow.Add(1+seq, p, time.Duration(seq)*200*time.Millisecond)
 		p.Release()
 	}

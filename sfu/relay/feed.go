@@ -84,12 +84,12 @@ func (f *Feed) requestKeyFrame(now time.Time) {
 
 // WriteRTP implements forward.Writer.
 func (f *Feed) WriteRTP(o *forward.Outgoing) error {
-	p := packet.Get()
-	b := p.Buffer()
-	if len(o.Head)+len(o.Payload)+len(o.AbsCaptureTime) > len(b) {
-		p.Release()
+	size := len(o.Head) + len(o.Payload) + len(o.AbsCaptureTime)
+	if size > packet.Capacity {
 		return errTooLong
 	}
+	p := packet.Get(size)
+	b := p.Buffer()
 	n := copy(b, o.Head)
 	n += copy(b[n:], o.Payload)
 	p.SequenceNumber, p.Timestamp, p.Marker, p.Payload = o.SequenceNumber, o.Timestamp, o.Marker, b[:n:n]
@@ -130,13 +130,13 @@ func (f *Feed) turnPacket(p *packet.Packet, now time.Time) {
 		p.Release()
 		return
 	}
-	q := packet.Get()
-	b := q.Buffer()
-	if len(turned)+len(p.AbsCaptureTime) > len(b) {
+	size := len(turned) + len(p.AbsCaptureTime)
+	if size > packet.Capacity {
 		p.Release()
-		q.Release()
 		return
 	}
+	q := packet.Get(size)
+	b := q.Buffer()
 	n := copy(b, turned)
 	q.SequenceNumber, q.Timestamp, q.Marker, q.Payload = p.SequenceNumber, p.Timestamp, p.Marker, b[:n:n]
 	q.AudioLevel, q.Voice, q.HasAudioLevel = p.AudioLevel, p.Voice, p.HasAudioLevel
@@ -189,7 +189,7 @@ func (f *Feed) passFrame(whole *frame.Frame, now time.Time) {
 	whole.Data = turned
 	f.splitter.Start(whole)
 	for first := true; ; first = false {
-		p := packet.Get()
+		p := packet.Get(packet.Capacity)
 		b := p.Buffer()
 		payload, last, ok := f.splitter.Next(b[:0])
 		if !ok {

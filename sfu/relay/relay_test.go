@@ -119,7 +119,7 @@ func (t *track) send(key bool, body string, drop func(i int) bool) {
 }
 
 func (t *track) push(payload []byte, marker, lost bool) {
-	p := packet.Get()
+	p := packet.Get(packet.Capacity)
 	p.SSRC, p.SequenceNumber, p.Timestamp, p.Marker = 77, t.sequence, t.time, marker
 	p.Payload = p.Buffer()[:copy(p.Buffer(), payload)]
 	t.sequence++

@@ -31,7 +31,7 @@ func TestOverflow(t *testing.T) {
 		b := binary.BigEndian.AppendUint16([]byte{0x80, 111}, seq)
 		b = append(binary.BigEndian.AppendUint32(b, uint32(seq)*960), 0, 0, 0, 9, 'x')
 		seq++
-		p := packet.Get()
+		p := packet.Get(packet.Capacity)
 		if err := p.Parse(copy(p.Buffer(), b), packet.Extensions{}); err != nil {
 			t.Fatal(err)
 		}

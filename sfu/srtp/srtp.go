@@ -256,16 +256,17 @@ type Opener struct {
 // maxSenders bounds the SSRCs whose SRTCP indexes are remembered; with more all are forgotten.
 const maxSenders = 512
 
-// RTP opens, in place, the packet in b whose header has n bytes, and returns it without what protection added. A failed attempt leaves b
-// useless.
-func (o *Opener) RTP(b []byte, n int, ssrc uint32, index uint64) ([]byte, error) {
+// RTP opens the packet in b, whose header has n bytes, into to, which has room for it and does not overlap it. It returns the packet without what protection
+// added.
+func (o *Opener) RTP(to, b []byte, n int, ssrc uint32, index uint64) ([]byte, error) {
 	k := &o.rtp
 	if k.aead != nil {
-		payload, err := k.aead.Open(b[n:n], o.gcmNonce(k, ssrc, index), b[n:], b[:n])
+		payload, err := k.aead.Open(to[n:n], o.gcmNonce(k, ssrc, index), b[n:], b[:n])
 		if err != nil {
 			return nil, ErrTag
 		}
-		return b[:n+len(payload)], nil
+		copy(to, b[:n])
+		return to[:n+len(payload)], nil
 	}
 	end := len(b) - shaTag
 	if end < n {
@@ -274,8 +275,9 @@ func (o *Opener) RTP(b []byte, n int, ssrc uint32, index uint64) ([]byte, error)
 	if !hmac.Equal(o.authenticate(k, b[:end], o.roc(index)), b[end:]) {
 		return nil, ErrTag
 	}
-	o.stream(k, ssrc, index).XORKeyStream(b[n:end], b[n:end])
-	return b[:end], nil
+	copy(to, b[:n])
+	o.stream(k, ssrc, index).XORKeyStream(to[n:end], b[n:end])
+	return to[:end], nil
 }
 
 // RTCP opens, in place, the compound packet in b. It returns ErrOld for one that was opened before.

@@ -65,6 +65,13 @@ func (f *fast) open(c syscall.Conn) {
 
 func (f *fast) ready() bool { return f.raw != nil }
 
+// takeRuns asks the kernel (5.0 and later) not to split runs. One that cannot delivers datagrams.
+func (f *fast) takeRuns() {
+	if f.raw != nil {
+		_ = f.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
+	}
+}
+
 const (
 	memInfoWords   = 9 // SK_MEMINFO_VARS
 	memInfoDropped = 8 // SK_MEMINFO_DROPS
@@ -121,6 +128,8 @@ type inbox struct {
 	messages [BatchSize]message
 	vectors  [BatchSize]unix.Iovec
 	names    [BatchSize]unix.RawSockaddrInet6
+	controls [BatchSize][controlSize]byte
+	room     int // how many buffers there are
 	errno    unix.Errno
 	read     func(fd uintptr) bool // made once: a closure for every call would be allocated
 	idle     func()                // nil = called
@@ -131,14 +140,17 @@ type inbox struct {
 // receive asks the kernel for datagrams. It does not wait, so the scheduler is not told, which would wake its watchdog thread each time that there was
 // nothing to do before: that looks every 50 us what there is to take back. A goroutine that goes on and on is to yield by itself.
 func (f *inbox) receive(fd uintptr) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.messages[0])), BatchSize, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.messages[0])), uintptr(f.room), unix.MSG_DONTWAIT, 0, 0)
 	f.got, f.errno = int(n), errno
 }
 
 func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 	f := &b.fast
 	if f.read == nil {
-		f.stale = BatchSize
+		for f.room < BatchSize && b.Buffers[f.room] != nil {
+			f.room++
+		}
+		f.stale = f.room
 		f.read = func(fd uintptr) bool {
 			f.receive(fd)
 			if f.errno == unix.EAGAIN && f.idle != nil {
@@ -157,6 +169,8 @@ func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&f.names[i])), unix.SizeofSockaddrInet6
 		h.Iov, h.Flags = &f.vectors[i], 0
 		h.SetIovlen(1)
+		h.Control = &f.controls[i][0]
+		h.SetControllen(controlSize)
 	}
 	b.n, f.stale, f.idle = 0, 1, idle
 	if err := s.fast.raw.Read(f.read); err != nil {
@@ -175,8 +189,22 @@ func (s *Socket) receiveBatch(b *Inbox, idle func()) error {
 		if f.messages[i].header.Flags&unix.MSG_TRUNC != 0 {
 			b.sizes[i] = 0
 		}
+		b.parts[i] = f.part(i, b.sizes[i])
 	}
 	return nil
+}
+
+// full reports whether there may be more than the last Receive had room for.
+func (b *Inbox) full() bool { return b.n == b.fast.room }
+
+// part is the size of the datagrams in the i-th run, which has so many bytes.
+func (f *inbox) part(i, size int) int {
+	h := &f.messages[i].header
+	m := (*unix.Cmsghdr)(unsafe.Pointer(&f.controls[i]))
+	if h.Controllen < uint64(unix.CmsgLen(4)) || m.Level != unix.SOL_UDP || m.Type != unix.UDP_GRO {
+		return size
+	}
+	return int(binary.NativeEndian.Uint32(f.controls[i][unix.SizeofCmsghdr:]))
 }
 
 // from is where the i-th datagram came from.
@@ -231,8 +259,8 @@ func (s *Socket) writeOne(b []byte, to netip.AddrPort) error {
 	return err
 }
 
-// controlSize is the room for one control message that holds a segment size.
-const controlSize = 24 // CMSG_SPACE(2)
+// controlSize is the room for one control message that holds a segment size, of two bytes on the way out and four on the way in.
+const controlSize = 24 // CMSG_SPACE(4)
 
 // outbox is what sendmmsg needs.
 type outbox struct {

@@ -20,12 +20,15 @@ type fast struct{ segments bool }
 func (f *fast) open(syscall.Conn) {}
 func (f *fast) ready() bool       { return false }
 func (f *fast) dropped() uint32   { return 0 }
+func (f *fast) takeRuns()         {}
 
 type name struct{}
 
 func (n *name) set(netip.AddrPort) {}
 
 type inbox struct{}
+
+func (b *Inbox) full() bool { return false }
 
 func (s *Socket) receiveBatch(*Inbox, func()) error { return errors.ErrUnsupported }
 

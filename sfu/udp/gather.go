@@ -44,7 +44,7 @@ func (g *gatherer) receive(b *Inbox, idle func()) error {
 		if g.more {
 			err := g.socket.receiveBatch(b, nil)
 			if err == nil {
-				g.more = b.n == BatchSize
+				g.more = b.full()
 				g.pace.batch(b.n, g.began)
 				return nil
 			}

@@ -25,6 +25,8 @@ type Options struct {
 	Buffer int  // bytes asked of the kernel for each direction; 0 = its default. It may grant less
 	Single bool // runs are never sent in one piece
 	Share  int  // how many sockets share the port, so that as many cores receive; fewer where the system cannot; 0 = 1
+	// Runs receives what one sender sent as one run, or the card has put together, as one piece (UDP_GRO), where the system can.
+	Runs bool
 	// Gather is how long datagrams may wait for others, where they come so thick that receiving them together pays; 0 = not at all. Not every system can.
 	Gather time.Duration
 }
@@ -121,6 +123,9 @@ func newSocket(c net.PacketConn, o Options) *Socket {
 		s.fast.open(c)
 	}
 	s.fast.segments = s.fast.segments && !o.Single
+	if o.Runs {
+		s.fast.takeRuns()
+	}
 	return s
 }
 
@@ -172,7 +177,7 @@ func (s *Socket) Dropped() uint32 { return s.fast.dropped() }
 // Segments reports whether runs of datagrams are handed to the kernel in one piece.
 func (s *Socket) Segments() bool { return s.fast.segments }
 
-// Receive waits for datagrams and takes what is there, at most BatchSize, into b. If there is nothing yet it calls idle first, so that what the batches
+// Receive waits for datagrams and takes what is there, at most as many as b has buffers, into b. If there is nothing yet it calls idle first, so that what the batches
 // before have brought is dealt with before it waits, and not while more of it arrives; nil does nothing. A bare socket does not wait: ErrEmpty. Errors other than net.ErrClosed pass.
 func (s *Socket) Receive(b *Inbox, idle func()) error {
 	if s.gather != nil {
@@ -189,7 +194,7 @@ func (s *Socket) Receive(b *Inbox, idle func()) error {
 	if err != nil {
 		return err
 	}
-	b.n, b.sizes[0], b.from[0] = 1, n, from
+	b.n, b.sizes[0], b.parts[0], b.from[0] = 1, n, n, from
 	return nil
 }
 
@@ -212,18 +217,28 @@ func (s *Socket) read(to []byte) (int, netip.AddrPort, error) {
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// An Inbox is the room for one batch of received datagrams. Between two calls of Receive the owner may replace the Buffers of datagrams that the first
-// has brought, so that they can be kept where they are. One goroutine only.
+// LargestRun is how many bytes a run has at most: the buffers for a socket that receives runs are as large.
+const LargestRun = 65535
+
+// An Inbox is the room for one batch of received datagrams, or runs of them. Between two calls of Receive the owner may replace the Buffers of those that the
+// first has brought, so that they can be kept where they are. One goroutine only.
 type Inbox struct {
-	Buffers [BatchSize][]byte // each as large as the largest datagram wanted; larger ones are dropped
+	// Buffers are each as large as the largest datagram wanted; larger ones are dropped. All that are not nil come first, and their number stays.
+	Buffers [BatchSize][]byte
 	n       int
 	sizes   [BatchSize]int
+	parts   [BatchSize]int // of a run: the size of each datagram but the last
 	from    [BatchSize]netip.AddrPort
 	fast    inbox
 }
 
-// Len is how many datagrams the last Receive brought.
+// Len is how many datagrams, or runs, the last Receive brought.
 func (b *Inbox) Len() int { return b.n }
 
 // Datagram is the i-th datagram, in Buffers[i], and the address that it came from. It is empty where the buffer was too small.
 func (b *Inbox) Datagram(i int) ([]byte, netip.AddrPort) { return b.Buffers[i][:b.sizes[i]], b.from[i] }
+
+// Run is what a socket that receives runs has as the i-th: datagrams of so many bytes each, but for the last, which may be smaller. A single one is a run, too.
+func (b *Inbox) Run(i int) (datagrams []byte, size int, from netip.AddrPort) {
+	return b.Buffers[i][:b.sizes[i]], b.parts[i], b.from[i]
+}

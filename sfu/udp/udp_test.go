@@ -224,6 +224,51 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// TestReceiveRuns receives what was sent as a run as one, where the system can, with where it is to be cut, and only as many as there are buffers.
+func TestReceiveRuns(t *testing.T) {
+	from, to := listen(t, loopback, Options{}), listen(t, loopback, Options{Runs: true, Buffer: 1 << 20})
+	o, d := from.NewOutbox(), NewDestination(addrOf(to))
+	want := datagrams(1200, 1200, 1200, 100, 80, 1200, 1200, 1200)
+	for _, b := range want {
+		o.Add(d, b)
+	}
+	o.Flush()
+	inbox := &Inbox{}
+	for i := range 2 {
+		inbox.Buffers[i] = make([]byte, LargestRun)
+	}
+	var got [][]byte
+	var batches [][]int
+	for len(got) < len(want) {
+		if err := to.Receive(inbox, nil); err != nil {
+			t.Fatal(err)
+		}
+		var runs []int
+		for i := range inbox.Len() {
+			b, size, at := inbox.Run(i)
+			if at != unmap(addrOf(from)) {
+				t.Errorf("from %s", at)
+			}
+			runs = append(runs, 0)
+			for ; len(b) > 0; runs[i]++ {
+				n := min(size, len(b))
+				got, b = append(got, bytes.Clone(b[:n])), b[n:]
+			}
+		}
+		batches = append(batches, runs)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if !from.Segments() {
+		t.Log("this system has no runs: datagrams came one by one")
+		return
+	}
+	if d := cmp.Diff([][]int{{4, 1}, {3}}, batches); d != "" {
+		t.Errorf("runs in batches (-want +got):\n%s", d)
+	}
+}
+
 // TestIdle deals with what came before it waits, once, and not while there is more.
 func TestIdle(t *testing.T) {
 	from, to := listen(t, loopback, Options{}), listen(t, loopback, Options{})

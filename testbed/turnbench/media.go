@@ -9,7 +9,6 @@ import (
 	"time"
 	"unsafe"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/rtc/port"
 	"callserver/sfu/udp"
 	"callserver/turn"
@@ -54,13 +53,12 @@ type sink struct {
 }
 
 // Receive implements port.Receiver.
-func (s *sink) Receive(p *packet.Packet, n int, _ time.Time) {
+func (s *sink) Receive(b []byte, _ time.Time) {
 	if k := s.received.Add(1); k%sampled == 0 {
-		if d, ok := age(p.Buffer()[:n], time.Now()); ok {
+		if d, ok := age(b, time.Now()); ok {
 			s.ages.add(d)
 		}
 	}
-	p.Release()
 }
 
 // serve is a process with media ports, and a relay if it is ours; or one that only forwards.

@@ -7,17 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
 // void is a media port that forgets.
 type void struct{ got int }
 
-func (v *void) Take(p *packet.Packet, _ int, _ netip.AddrPort, _ time.Time) {
-	v.got++
-	p.Release()
-}
+func (v *void) Take([]byte, netip.AddrPort, time.Time)                               { v.got++ }
 func (v *void) Taken(int)                                                            {}
 func (v *void) Meet(netip.AddrPort, []*udp.Socket, *udp.Destination, func(b []byte)) {}
 func (v *void) Part(netip.AddrPort)                                                  {}

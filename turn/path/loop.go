@@ -6,14 +6,13 @@ import (
 	"net/netip"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
 const (
 	// spare is how many buffers a loop has for what peers send: so much waits for one flush.
 	spare = 2 * udp.BatchSize
-	// maxDatagram bounds what a peer sends, in bytes: an MTU, with room for larger ones of local networks.
+	// maxDatagram bounds what a client or peer sends, in bytes: an MTU, with room for larger ones of local networks.
 	maxDatagram = 1664
 )
 
@@ -32,8 +31,7 @@ type loop struct {
 	ready []*source
 	pace  pace
 
-	clients udp.Inbox // what clients send, in packets
-	packets [udp.BatchSize]*packet.Packet
+	clients udp.Inbox // what clients send
 	routes  [udp.BatchSize]route
 	peers   *udp.Outbox // to peers, of one relay after the other
 	met     map[Intake]struct{}
@@ -63,11 +61,6 @@ func newLoop(p *Path, home int) (*loop, error) {
 // relayLoop carries until the Path is closed.
 func (l *loop) relayLoop() {
 	l.open()
-	defer func() {
-		for _, p := range l.packets {
-			p.Release()
-		}
-	}()
 	var err error
 	for {
 		l.ready, err = l.poll.Wait(l.ready[:0], nil)
@@ -89,20 +82,12 @@ func (l *loop) relayLoop() {
 
 // open gets the buffers.
 func (l *loop) open() {
-	for i := range l.packets {
-		l.refill(i)
-	}
-	for i := range l.senders.Buffers {
-		l.senders.Buffers[i] = make([]byte, maxDatagram)
+	for i := range udp.BatchSize {
+		l.clients.Buffers[i], l.senders.Buffers[i] = make([]byte, maxDatagram), make([]byte, maxDatagram)
 	}
 	for range spare {
 		l.free = append(l.free, make([]byte, maxDatagram))
 	}
-}
-
-func (l *loop) refill(i int) {
-	l.packets[i] = packet.Get()
-	l.clients.Buffers[i] = l.packets[i].Buffer()
 }
 
 // safely reads one socket. A panic costs the batch.
@@ -173,20 +158,13 @@ func (l *loop) lookUp(from *Listener, n int) {
 				l.routes[i].data = b // looked at again
 			}
 		default:
-			l.control(from, i, len(b), at)
+			from.pass(b, at, l.home)
 		}
 	}
 	l.path.mu.RUnlock()
 	if missed > 0 {
 		l.meet(from, n)
 	}
-}
-
-// control hands a datagram to the server.
-func (l *loop) control(to *Listener, i, n int, from netip.AddrPort) {
-	p := l.packets[i]
-	l.refill(i)
-	to.pass(control{p, n, from, l.home})
 }
 
 // meet looks at the Send indications that lead to nobody known: to a new peer, or to be answered by the server.
@@ -206,7 +184,7 @@ func (l *loop) meet(from *Listener, n int) {
 			continue
 		}
 		if name, data, ok := send(b); !ok {
-			l.control(from, i, len(b), at)
+			from.pass(b, at, l.home)
 		} else if p := r.reach(name, false); p != nil {
 			l.routes[i] = route{p, data}
 		}
@@ -247,20 +225,12 @@ func (l *loop) part(p *peer, k, n int, now time.Time) int {
 		case p.intake == nil:
 			l.peers.Add(p.up, l.routes[k].data)
 		default:
-			l.hand(p, k, now)
+			p.intake.Take(l.routes[k].data, p.relay.public, now)
+			l.met[p.intake] = struct{}{}
 		}
 		l.routes[k] = route{}
 	}
 	return end
-}
-
-// hand gives the k-th datagram to a media port of this process.
-func (l *loop) hand(p *peer, k int, now time.Time) {
-	q := l.packets[k]
-	n := copy(q.Buffer(), l.routes[k].data)
-	l.refill(k)
-	p.intake.Take(q, n, p.relay.public, now)
-	l.met[p.intake] = struct{}{}
 }
 
 // fromPeers carries a batch of what peers sent to a relay.

@@ -4,6 +4,7 @@
 package path
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -13,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
@@ -40,8 +40,8 @@ type Options struct {
 
 // An Intake is a media port of this process. It takes datagrams as if they had come to its socket. It is safe for concurrent use.
 type Intake interface {
-	// Take takes the datagram in the first n bytes of p's buffer, and p itself.
-	Take(p *packet.Packet, n int, from netip.AddrPort, now time.Time)
+	// Take takes a datagram. It may write to b, and has it only until it returns.
+	Take(b []byte, from netip.AddrPort, now time.Time)
 	// Taken is called when there is nothing more for now, by the loop with that index, or by no loop (-1).
 	Taken(home int)
 	// Meet says how a client is reached that has the relayed address, until Part. Over UDP it is by one of the sockets; over a stream by write, which
@@ -161,31 +161,31 @@ type Listener struct {
 	clients map[netip.AddrPort]*Relay // guarded by Path.mu
 }
 
-// control is a datagram for the server, in the first n bytes of p's buffer.
+// control is a datagram for the server.
 type control struct {
-	p    *packet.Packet
-	n    int
+	b    []byte
 	from netip.AddrPort
 	home int
 }
 
-// pass hands a datagram to the server.
-func (l *Listener) pass(c control) {
-	select {
-	case l.control <- c:
-	default:
-		c.p.Release()
-		l.path.counts.control.Add(1)
+// pass hands a copy of a datagram to the server.
+func (l *Listener) pass(b []byte, from netip.AddrPort, home int) {
+	if len(l.control) < maxControl { // else it is not worth a copy
+		select {
+		case l.control <- control{bytes.Clone(b), from, home}:
+			return
+		default:
+		}
 	}
+	l.path.counts.control.Add(1)
 }
 
 // ReadFrom implements net.PacketConn.
 func (l *Listener) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case c := <-l.control:
-		defer c.p.Release()
 		l.home.Store(int32(c.home))
-		return copy(b, c.p.Buffer()[:c.n]), net.UDPAddrFromAddrPort(c.from), nil
+		return copy(b, c.b), net.UDPAddrFromAddrPort(c.from), nil
 	case <-l.closed:
 		return 0, nil, net.ErrClosed
 	}

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
@@ -259,10 +258,8 @@ func (p *peer) sendUp(b []byte, now time.Time) (taken bool) {
 		p.relay.path.counts.capped.Add(1)
 	case p.intake == nil:
 		_, _ = p.relay.socket.WriteToAddrPort(b, p.at) // lost, as on any network
-	case len(b) <= packet.Capacity:
-		k := packet.Get()
-		copy(k.Buffer(), b)
-		p.intake.Take(k, len(b), p.relay.public, now)
+	default:
+		p.intake.Take(b, p.relay.public, now)
 		return true
 	}
 	return false

@@ -3,6 +3,7 @@
 package port
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,22 +14,24 @@ import (
 	"sync/atomic"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
 // maxControl bounds the datagrams of one address that wait for Pion (STUN, DTLS, data channels); more are dropped, and come again.
 const maxControl = 1024
 
-// maxBatches bounds the batches that are opened before what came of them is sent: the packets of a frame come one after the other, and are sent
+// maxTaken bounds the datagrams that are opened before what came of them is sent: the packets of a frame come one after the other, and are sent
 // in one run if they are sent together.
-const maxBatches = 4
+const maxTaken = 256
+
+// runs is how many datagrams, or runs of them, are received with one system call: each needs room for the longest.
+const runs = 32
 
 // A Receiver takes the media datagrams, RTP and RTCP, of one client. Calls come from the goroutine of a socket, one after the other for as long as the
 // client sends from one address.
 type Receiver interface {
-	// Receive takes the datagram in the first n bytes of p's buffer, and p itself.
-	Receive(p *packet.Packet, n int, now time.Time)
+	// Receive takes a datagram. It may write to b, and has it only until it returns.
+	Receive(b []byte, now time.Time)
 }
 
 // isMedia is RFC 7983 §7: RTP and RTCP begin with a byte of 128 to 191.
@@ -38,7 +41,7 @@ func isMedia(b []byte) bool { return len(b) > 0 && b[0]>>6 == 2 }
 // address without a route is dropped.
 type Intake struct {
 	sockets []*udp.Socket
-	after   func(home int) // called when a socket has nothing more, at the latest after maxBatches
+	after   func(home int) // called when a socket has nothing more, at the latest after maxTaken
 	control chan control
 	closed  chan struct{}
 	once    sync.Once
@@ -51,10 +54,9 @@ type Intake struct {
 	relays map[netip.AddrPort]relay
 }
 
-// control is a datagram that is no media, in the first n bytes of p's buffer.
+// control is a datagram that is no media.
 type control struct {
-	p    *packet.Packet
-	n    int
+	b    []byte
 	from netip.AddrPort
 }
 
@@ -68,37 +70,26 @@ func newIntake(sockets []*udp.Socket, after func(home int)) *Intake {
 	return in
 }
 
-// reading is what one read loop works with.
-type reading struct {
-	inbox   udp.Inbox
-	packets [udp.BatchSize]*packet.Packet // whose buffers the inbox has
-	to      [udp.BatchSize]Receiver
-}
-
-// readLoop reads one socket until it is closed. Media stays in the packet that it was read into.
+// readLoop reads one socket until it is closed.
 func (in *Intake) readLoop(home int) {
-	r := &reading{}
-	for i := range r.packets {
-		r.refill(i)
+	inbox := &udp.Inbox{}
+	room := make([]byte, runs*udp.LargestRun)
+	for i := range runs {
+		inbox.Buffers[i] = room[i*udp.LargestRun : (i+1)*udp.LargestRun : (i+1)*udp.LargestRun]
 	}
-	defer func() {
-		for _, p := range r.packets {
-			p.Release()
-		}
-	}()
-	batches := 0
+	taken := 0
 	deal := func() {
-		if batches > 0 {
-			batches = 0
+		if taken > 0 {
+			taken = 0
 			in.after(home)
 		}
 	}
 	for {
-		if batches >= maxBatches {
+		if taken >= maxTaken {
 			deal()
 			runtime.Gosched() // the others, where there is one core: it might go on like this
 		}
-		if err := in.sockets[home].Receive(&r.inbox, deal); err != nil {
+		if err := in.sockets[home].Receive(inbox, deal); err != nil {
 			select {
 			case <-in.closed:
 				return
@@ -109,55 +100,54 @@ func (in *Intake) readLoop(home int) {
 			}
 			continue // an ICMP error of some destination
 		}
-		in.lookUp(r)
-		now := time.Now()
-		for i := range r.inbox.Len() {
-			b, from := r.inbox.Datagram(i)
-			switch {
-			case r.to[i] != nil:
-				p := r.packets[i]
-				r.refill(i)
-				r.to[i].Receive(p, len(b), now)
-				r.to[i] = nil
-			case !isMedia(b) && len(b) > 0:
-				p := r.packets[i]
-				r.refill(i)
-				in.pass(control{p, len(b), from})
-			}
-		}
-		batches++
+		taken += in.take(inbox, time.Now())
 	}
 }
 
-func (r *reading) refill(i int) {
-	r.packets[i] = packet.Get()
-	r.inbox.Buffers[i] = r.packets[i].Buffer()
-}
-
-// lookUp finds who takes the media of the batch.
-func (in *Intake) lookUp(r *reading) {
-	in.mu.RLock()
-	defer in.mu.RUnlock()
+// take hands on what the inbox has, and returns how many datagrams that were.
+func (in *Intake) take(inbox *udp.Inbox, now time.Time) (datagrams int) {
 	var last netip.AddrPort // the packets of a frame come one after the other
 	var to Receiver
-	for i := range r.inbox.Len() {
-		b, from := r.inbox.Datagram(i)
-		if !isMedia(b) {
-			continue
-		}
+	for i := range inbox.Len() {
+		b, size, from := inbox.Run(i)
 		if from != last {
-			last, to = from, in.routes[from]
+			last, to = from, in.receiver(from)
 		}
-		r.to[i] = to
+		for len(b) > 0 {
+			n := min(size, len(b))
+			in.deal(b[:n:n], from, to, now)
+			b = b[n:]
+			datagrams++
+		}
+	}
+	return datagrams
+}
+
+// deal gives a datagram to whoever is to have it; media of nobody is dropped.
+func (in *Intake) deal(b []byte, from netip.AddrPort, to Receiver, now time.Time) {
+	switch {
+	case !isMedia(b):
+		in.pass(b, from)
+	case to != nil:
+		to.Receive(b, now)
 	}
 }
 
-// pass hands a datagram to Pion.
-func (in *Intake) pass(c control) {
+// receiver is who takes the media from an address, nil if nobody does.
+func (in *Intake) receiver(from netip.AddrPort) Receiver {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.routes[from]
+}
+
+// pass hands a copy of a datagram to Pion.
+func (in *Intake) pass(b []byte, from netip.AddrPort) {
+	if len(in.control) == maxControl { // not worth a copy
+		return
+	}
 	select {
-	case in.control <- c:
+	case in.control <- control{bytes.Clone(b), from}:
 	default:
-		c.p.Release()
 	}
 }
 
@@ -185,11 +175,10 @@ func (in *Intake) unroute(from netip.AddrPort, r Receiver) {
 func (in *Intake) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	select {
 	case c := <-in.control:
-		defer c.p.Release()
-		if c.n > len(b) {
+		if len(c.b) > len(b) {
 			return 0, c.from, io.ErrShortBuffer
 		}
-		return copy(b, c.p.Buffer()[:c.n]), c.from, nil
+		return copy(b, c.b), c.from, nil
 	case <-in.closed:
 		return 0, netip.AddrPort{}, net.ErrClosed
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 
 	"go.uber.org/goleak"
@@ -18,15 +17,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // taker keeps what it receives.
 type taker chan string
 
-func (c taker) Receive(p *packet.Packet, n int, _ time.Time) {
-	c <- string(p.Buffer()[:n])
-	p.Release()
-}
+func (c taker) Receive(b []byte, _ time.Time) { c <- string(b) }
 
 // open returns ports with one address and a client's socket.
 func open(t *testing.T, batches chan int) (*Ports, *net.UDPConn) {
 	t.Helper()
-	sockets, err := udp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udp.Options{Share: 2})
+	sockets, err := udp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udp.Options{Share: 2, Runs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,6 +38,33 @@ func open(t *testing.T, batches chan int) (*Ports, *net.UDPConn) {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return &Ports{intakes: map[netip.Addr]*Intake{netip.MustParseAddr("127.0.0.1"): in}}, client
+}
+
+// TestRun takes the datagrams of a run one by one: media and what may be between them.
+func TestRun(t *testing.T) {
+	batches := make(chan int, 100)
+	p, client := open(t, batches)
+	in := p.intakes[netip.MustParseAddr("127.0.0.1")]
+	media := make(taker, 10)
+	if _, err := p.Attach(Link{Local: netip.MustParseAddr("127.0.0.1"), Remote: client.LocalAddr().(*net.UDPAddr).AddrPort()}, true, media); err != nil {
+		t.Fatal(err)
+	}
+	sender := udp.Wrap(client, udp.Options{})
+	o := sender.NewOutbox()
+	at := udp.NewDestination(in.LocalAddr().(*net.UDPAddr).AddrPort())
+	for _, b := range []string{"\x80first", "\x80other", "\x00stun!", "\x80last"} {
+		o.Add(at, []byte(b))
+	}
+	o.Flush()
+	for _, want := range []string{"\x80first", "\x80other", "\x80last"} {
+		if got := <-media; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	b := make([]byte, 100)
+	if n, _, err := in.ReadFromAddrPort(b); err != nil || string(b[:n]) != "\x00stun!" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
 }
 
 // TestIntake tells media from the rest, and clients from each other.

@@ -220,7 +220,7 @@ func sameUDPPort(n transport.Net, o Options, addresses []netip.Addr) ([][]*udp.S
 // listenOn opens the sockets of one address. On a network that is not the system's there is one.
 func listenOn(n transport.Net, o Options, at netip.AddrPort) ([]*udp.Socket, error) {
 	if o.Net == nil {
-		return udp.Listen(at, udp.Options{Buffer: socketBuffer, Share: o.Share, Gather: gather})
+		return udp.Listen(at, udp.Options{Buffer: socketBuffer, Share: o.Share, Gather: gather, Runs: true})
 	}
 	c, err := n.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 	if err != nil {

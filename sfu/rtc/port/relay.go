@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
@@ -34,20 +33,9 @@ func (p *Ports) Intake(at netip.AddrPort) *Intake {
 	return p.intake(at.Addr().Unmap())
 }
 
-// Take takes a datagram as if it had come to a socket: it is in the first n bytes of p's buffer.
-func (in *Intake) Take(p *packet.Packet, n int, from netip.AddrPort, now time.Time) {
-	if b := p.Buffer()[:n]; !isMedia(b) {
-		in.pass(control{p, n, from})
-		return
-	}
-	in.mu.RLock()
-	to := in.routes[from]
-	in.mu.RUnlock()
-	if to == nil {
-		p.Release()
-		return
-	}
-	to.Receive(p, n, now)
+// Take takes a datagram as if it had come to a socket. It may write to b, and has it only until it returns.
+func (in *Intake) Take(b []byte, from netip.AddrPort, now time.Time) {
+	in.deal(b, from, in.receiver(from), now)
 }
 
 // Taken has what was taken dealt with, by the caller if home is the index of a core that it works for; -1 if not.

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"callserver/sfu/packet"
 	"callserver/sfu/udp"
 )
 
@@ -39,10 +38,7 @@ func TestRelay(t *testing.T) {
 	for _, write := range []func(b []byte){nil, func(b []byte) { written = append(written, string(b)) }} {
 		in.Meet(relayed, sockets, udp.NewDestination(at), write) // the client is our own socket: what comes back is seen
 		media := make(taker, 10)
-		take := func(text string) {
-			k := packet.Get()
-			in.Take(k, copy(k.Buffer(), text), relayed, time.Now())
-		}
+		take := func(text string) { in.Take([]byte(text), relayed, time.Now()) }
 		take("\x80media of nobody yet")
 		route, err := p.Attach(Link{Local: loopback, Remote: relayed}, true, media)
 		if err != nil {

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"callserver/sfu/packet"
-
 	"github.com/pion/ice/v4"
 )
 
@@ -74,13 +72,10 @@ func (c *tcpConn) ReadFrom(b []byte) (int, net.Addr, error) {
 		if !isMedia(b[:n]) {
 			return n, from, nil
 		}
-		if to == nil || n > packet.Capacity {
-			continue
+		if to != nil {
+			to.Receive(b[:n], time.Now())
+			c.mux.after(-1)
 		}
-		p := packet.Get()
-		copy(p.Buffer(), b[:n])
-		to.Receive(p, n, time.Now())
-		c.mux.after(-1)
 	}
 }
 

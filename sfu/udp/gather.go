@@ -11,6 +11,8 @@ import (
 const (
 	paceBatches = 64 // after so many the pace of a socket is looked at anew
 	dense       = time.Millisecond
+	crowded     = 0.4 // of its time that a loop works: from there on it trades as much delay for it as it may
+	leastGather = 4   // a loop that has nearly nothing to do trades a fourth of that
 )
 
 // gatherer receives from one socket in batches that are worth their while: where datagrams come thick it lets them gather. Each batch costs a wake-up, and
@@ -66,7 +68,9 @@ func (g *gatherer) wait(idle func()) (err error) {
 			idle()
 		}
 		idle = nil
-		rest := g.pace.gather - time.Since(g.began)
+		worked := time.Since(g.began)
+		g.pace.worked += worked
+		rest := g.pace.gather - worked
 		g.poll.Rest(rest)
 		if rest <= 0 {
 			runtime.Gosched() // the others, where there is one core: it might go on like this
@@ -83,7 +87,8 @@ type pace struct {
 	gather    time.Duration // since the last look; 0 = they are received when they come
 	began     time.Time     // when that was
 	batches   int           // since then
-	datagrams int
+	datagrams int           // or runs of them
+	worked    time.Duration // on what was received
 }
 
 // batch notes a batch, and looks at the pace when it is time to.
@@ -96,13 +101,14 @@ func (p *pace) batch(datagrams int, now time.Time) {
 }
 
 // look decides how long datagrams gather from now on: not at all while less than one comes in a millisecond, or fewer batches than that; else until a batch
-// is full, but no longer than the longest.
+// is full, but no longer than the longest, and less where the loop has time to spare.
 func (p *pace) look(now time.Time) {
 	passed, datagrams := now.Sub(p.began), time.Duration(p.datagrams)
 	if passed > dense*datagrams || p.gather == 0 && passed > dense*paceBatches {
 		p.gather = 0
 	} else {
-		p.gather = min(BatchSize*passed/datagrams, p.longest)
+		worth := time.Duration(float64(p.longest) * float64(p.worked) / (crowded * float64(max(passed, 1))))
+		p.gather = min(BatchSize*passed/datagrams, max(worth, p.longest/leastGather), p.longest)
 	}
-	p.began, p.batches, p.datagrams = now, 0, 0
+	p.began, p.batches, p.datagrams, p.worked = now, 0, 0, 0
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestPace: datagrams gather while they come thick, until a batch is full at most.
+// TestPace: datagrams gather while they come thick, until a batch is full at most, and for as long as the loop that works on them is short of time.
 func TestPace(t *testing.T) {
 	const longest = 2 * time.Millisecond
 	for _, c := range []struct {
@@ -15,16 +15,20 @@ func TestPace(t *testing.T) {
 		before    time.Duration // for which they gathered so far
 		datagrams int           // of each batch
 		every     time.Duration // between batches
+		work      float64       // share of that
 		want      time.Duration
 	}{
-		{"a call of two", 0, 3, 4 * time.Millisecond, 0},
-		{"one datagram after the other, slowly", 0, 1, 1100 * time.Microsecond, 0},
-		{"one datagram after the other", 0, 1, 400 * time.Microsecond, longest},
-		{"many", 0, 20, 400 * time.Microsecond, 1280 * time.Microsecond},
-		{"more than one core takes", 0, BatchSize, 100 * time.Microsecond, 100 * time.Microsecond},
-		{"without an end", 0, BatchSize, 0, 0},
-		{"on", longest, 5, longest, longest},
-		{"fewer", longest, 1, longest, 0},
+		{"a call of two", 0, 3, 4 * time.Millisecond, 0, 0},
+		{"one datagram after the other, slowly", 0, 1, 1100 * time.Microsecond, 0, 0},
+		{"one datagram after the other", 0, 1, 400 * time.Microsecond, 0, longest / leastGather},
+		{"many", 0, 20, 400 * time.Microsecond, 1, 1280 * time.Microsecond},
+		{"more than one core takes", 0, BatchSize, 100 * time.Microsecond, 1, 100 * time.Microsecond},
+		{"without an end", 0, BatchSize, 0, 1, 0},
+		{"on, with time to spare", longest, 5, longest, 0.2, longest / 2},
+		{"on, with hardly anything to do", longest, 5, longest, 0.01, longest / leastGather},
+		{"on, without time to spare", longest / 2, 5, longest, crowded, longest},
+		{"on, at its end", longest, 5, longest, 1, longest},
+		{"fewer", longest, 1, longest, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := time.Now()
@@ -34,9 +38,10 @@ func TestPace(t *testing.T) {
 					t.Fatalf("%v after %d batches", p.gather, p.batches)
 				}
 				now = now.Add(c.every)
+				p.worked += time.Duration(c.work * float64(c.every))
 				p.batch(c.datagrams, now)
 			}
-			if p.gather != c.want || p.batches != 0 || p.datagrams != 0 || p.began != now {
+			if p.gather != c.want || p.batches != 0 || p.datagrams != 0 || p.worked != 0 || p.began != now {
 				t.Errorf("%v, want %v: %+v", p.gather, c.want, p)
 			}
 		})

@@ -29,7 +29,7 @@ type Source struct {
 	latest   atomic.Int64              // the latest, as a time.Duration since origin
 	rtt      atomic.Int64              // to the publisher; 0 if unknown
 	doubt    atomic.Pointer[doubt]     // nil = none
-	waits    atomic.Int32              // streams of which lost packets or key frames are outstanding
+	waits    waits
 	speech   speech
 
 	mu     sync.Mutex // guards changes of sinks
@@ -150,7 +150,9 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	st.mu.Lock()
 	var seqs []uint16
 	if st.lowest != nil && s.live(at)&(1<<spatial) == 0 || at-time.Duration(st.taken.Load()) > historyAge {
-		st.losses.Clear() // for nobody
+		st.giveUpLocked() // for nobody
+	} else if st.end.overdue(at) {
+		st.losses.Add(st.end.seq+2, 1, at)
 	}
 	if st.losses.Outstanding() > 0 {
 		seqs = st.losses.Due(at, nil)
@@ -169,14 +171,17 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 func (s *Source) GiveUp() {
 	for _, st := range s.streams {
 		st.mu.Lock()
-		st.losses.Clear()
+		st.giveUpLocked()
 		st.waitLocked()
 		st.mu.Unlock()
 	}
 }
 
 // Waits reports whether anything is outstanding that Nacks would ask for, now or later.
-func (s *Source) Waits() bool { return s.waits.Load() > 0 }
+func (s *Source) Waits() bool { return s.Misses() || s.waits.unended.Load() > 0 }
+
+// Misses reports whether anything is known to be missing that Nacks would ask for, now or later: no more than the end of a frame may be for the rest.
+func (s *Source) Misses() bool { return s.waits.outstanding.Load() > 0 }
 
 // Expire forgets packets that nobody will ask for again. Call it several times a second.
 func (s *Source) Expire(now time.Time) {
@@ -302,7 +307,7 @@ func (s *Source) Close() {
 	for _, st := range s.streams {
 		st.mu.Lock()
 		st.history.Clear()
-		st.losses.Clear()
+		st.giveUpLocked()
 		st.keys.waiting = false
 		st.waitLocked()
 		st.mu.Unlock()

@@ -28,6 +28,10 @@ const (
 	maxPatience   = 4 * time.Second
 	longestPeriod = time.Second // between frames, for the estimate of the frame rate
 	forgetting    = 1024        // frames
+
+	endMargin    = 8 * time.Millisecond
+	spreadFading = 64              // packets
+	lossyFor     = 5 * time.Second // since a loss
 )
 
 // stream is one incoming RTP stream of a Source: the whole track or one simulcast layer.
@@ -52,11 +56,13 @@ type stream struct {
 	reception  packet.Reception
 	history    packet.History
 	losses     packet.Losses
+	end        end
 	dependency *codec.Dependency // nil if the codec has none
 	pace       pace
 	keys       keyRequests
-	waits      *atomic.Int32 // of the Source: streams that wait for something
-	waiting    bool          // this is one of them
+	waits      *waits // of the Source
+	waiting    bool   // this stream is one of them
+	unended    bool   // and one of these
 	counts     LayerStats
 	rates      meter
 }
@@ -77,6 +83,43 @@ type pace struct {
 	at        time.Duration // when timestamp was first seen
 	period    time.Duration // smoothed
 	late      time.Duration // by how much later than lately frames come: what waits on the way
+}
+
+// waits is how many streams of a Source wait for something.
+type waits struct {
+	outstanding atomic.Int32 // lost packets or key frames
+	unended     atomic.Int32 // the rest of a frame
+}
+
+// end is whether the newest frame of a video has come to its end. What is lost of that shows only with the next frame, too late to be asked for more
+// than once or twice.
+type end struct {
+	seq    uint64        // of the newest packet
+	at     time.Duration // when it came
+	misses bool          // it does not end its frame
+	asked  bool          // the one after it was asked for
+	spread time.Duration // the longest time from such a packet to the next one lately
+	lost   time.Duration // when a gap showed that packets were lost last, 0 if never
+}
+
+// note takes the newest packet of a stream.
+func (e *end) note(p *packet.Packet, seq uint64, at time.Duration) {
+	if e.misses && seq == e.seq+1 && !p.Retransmitted {
+		e.spread = max(at-e.at, e.spread-e.spread/spreadFading)
+	}
+	e.seq, e.at, e.misses, e.asked = seq, at, !p.Marker && len(p.Payload) > 0, false
+}
+
+// open reports whether more of the frame may come, or may have been lost.
+func (e *end) open() bool { return e.misses && !e.asked }
+
+// overdue reports, once, that the next packet of the frame should have come. On a line that loses nothing it will: it may just have become narrow.
+func (e *end) overdue(at time.Duration) bool {
+	if !e.open() || at-e.at < 2*e.spread+endMargin || at-e.lost > lossyFor {
+		return false
+	}
+	e.asked = true
+	return true
 }
 
 // clock is what a sender report says: ntp (RFC 3550 §4) was the RTP time rtp, and the report came at.
@@ -102,7 +145,7 @@ type inbound struct {
 	at      time.Duration
 }
 
-func newStream(o *SourceOptions, waits *atomic.Int32) *stream {
+func newStream(o *SourceOptions, waits *waits) *stream {
 	st := &stream{rate: o.ClockRate, reception: *packet.NewReception(o.ClockRate), waits: waits}
 	st.patience.Store(int64(minPatience))
 	if o.Video {
@@ -125,6 +168,9 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 	if !st.place(in) {
 		return false
 	}
+	if o.Video && in.newest {
+		st.end.note(p, in.seq, in.at)
+	}
 	in.epoch = st.epoch
 	in.padding = o.Video && len(p.Payload) == 0
 	if !in.padding && !st.describe(in, o.Codec) {
@@ -140,15 +186,27 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 	return true
 }
 
+// giveUpLocked asks for nothing that is missing by now.
+func (st *stream) giveUpLocked() {
+	st.losses.Clear()
+	st.end.asked = true
+}
+
 // waitLocked follows every change of what is outstanding: lost packets, key frames.
 func (st *stream) waitLocked() {
-	if waiting := st.losses.Outstanding() > 0 || st.keys.waiting; waiting != st.waiting {
-		st.waiting = waiting
-		if waiting {
-			st.waits.Add(1)
-		} else {
-			st.waits.Add(-1)
-		}
+	count(&st.waits.outstanding, &st.waiting, st.losses.Outstanding() > 0 || st.keys.waiting)
+	count(&st.waits.unended, &st.unended, st.end.open())
+}
+
+// count keeps n at how many streams are in a state, of which one that was in it or not now is or is not.
+func count(n *atomic.Int32, was *bool, is bool) {
+	if is == *was {
+		return
+	}
+	if *was = is; is {
+		n.Add(1)
+	} else {
+		n.Add(-1)
 	}
 }
 
@@ -196,7 +254,7 @@ func (st *stream) place(in *inbound) bool {
 			retransmitted = true
 		}
 	case packet.Newest:
-		st.losses.Arrived()
+		st.losses.Arrived(in.seq)
 		if gap > restartGap {
 			st.restart(in)
 			return true
@@ -204,6 +262,7 @@ func (st *stream) place(in *inbound) bool {
 		in.newest = true
 		if gap > 0 {
 			st.losses.Add(in.seq, gap, in.at)
+			st.end.lost = in.at
 		}
 	}
 	st.order.strays = 0

@@ -19,7 +19,7 @@ const (
 )
 
 // Losses decides which missing packets of one stream to ask for, and when (RFC 4585 §6.2.1): at once where packets keep their order, else as
-// late as they lately came on their own; then after a round trip and a quarter, which grows by a quarter with each of at most five tries. No more is asked for
+// late as they lately came on their own; then twice after a round trip and a quarter, which grows by a quarter with each further one of at most five tries. No more is asked for
 // than arrives, but for a burst: where a queue overflows, what is sent again stands in that queue, and takes the place of what is new. The zero
 // value is ready; not safe for concurrent use. Times are since any fixed origin.
 type Losses struct {
@@ -44,11 +44,20 @@ func (l *Losses) SetRTT(rtt time.Duration) {
 	l.spacing = min(max(rtt+rtt/4, minNackSpacing), maxNackSpacing)
 }
 
-// Arrived notes that the stream goes on: a packet came that was not asked for.
-func (l *Losses) Arrived() { l.ahead = max(l.ahead-1, 0) }
+// Arrived notes that the stream goes on: a packet newer than all before. It may have been taken for missing before anything newer showed that.
+func (l *Losses) Arrived(seq uint64) {
+	if last := len(l.missing) - 1; last >= 0 && l.missing[last].seq == seq {
+		l.missing = l.missing[:last]
+		return
+	}
+	l.ahead = max(l.ahead-1, 0)
+}
 
 // Add notes that n packets before the extended sequence number end are missing. If they are too many, nothing outstanding is asked for any more.
 func (l *Losses) Add(end, n uint64, now time.Duration) {
+	if last := len(l.missing) - 1; last >= 0 {
+		n = min(n, end-1-l.missing[last].seq) // what is known already is asked for as before
+	}
 	if n > maxOutstanding {
 		l.missing = l.missing[:0]
 		return
@@ -97,11 +106,12 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 				continue
 			}
 			l.ahead++
+			m.next = now + m.spacing
 			if m.tries++; m.tries == 1 {
 				m.asked = now
+			} else {
+				m.spacing = min(m.spacing+m.spacing/4, maxNackSpacing)
 			}
-			m.next = now + m.spacing
-			m.spacing = min(m.spacing+m.spacing/4, maxNackSpacing)
 			seqs = append(seqs, uint16(m.seq))
 		}
 		kept = append(kept, m)

@@ -159,8 +159,8 @@ func TestLosses(t *testing.T) {
 		t.Errorf("found after %d tries, want 1", tries)
 	}
 	due(70, low(70002, 70004)...)
-	due(70 + 87)
-	due(70+88, low(70002, 70004)...)
+	due(139)
+	due(140, low(70002, 70004)...)
 	due(1000, low(70002, 70004)...)
 	due(2000, low(70002, 70004)...)
 	if n := l.Outstanding(); n != 2 {
@@ -245,6 +245,30 @@ func TestLossesAreNotDisorder(t *testing.T) {
 	}
 }
 
+// A packet may be known to be missing before a later one comes: it is asked for as if that had shown it, and nothing more of it when that comes.
+func TestLossesOfAnEnd(t *testing.T) {
+	var l Losses
+	l.SetRTT(ms(40))
+	l.Add(103, 1, ms(0))
+	if d := cmp.Diff([]uint16{102}, l.Due(ms(0), nil)); d != "" {
+		t.Error("due at once (-want +got):\n", d)
+	}
+	l.Arrived(105)
+	l.Add(105, 3, ms(30))
+	if d := cmp.Diff([]uint16{103, 104}, l.Due(ms(30), nil)); d != "" {
+		t.Error("due when a later one comes (-want +got):\n", d)
+	}
+	if d := cmp.Diff([]uint16{102}, l.Due(ms(50), nil)); d != "" {
+		t.Error("due after a round trip and a quarter (-want +got):\n", d)
+	}
+	l.Clear()
+	l.Add(203, 1, ms(1000))
+	l.Due(ms(1000), nil)
+	if l.Arrived(202); l.Outstanding() != 0 {
+		t.Error("waits for what came before anything later")
+	}
+}
+
 func TestLossesAreBounded(t *testing.T) {
 	var l Losses
 	l.Add(1000, 60, 0)
@@ -289,7 +313,7 @@ func TestLossesOfAQueue(t *testing.T) {
 		if (seq-1)%3 == 0 {
 			l.Add(seq, 1, at)
 		}
-		l.Arrived()
+		l.Arrived(seq)
 		for _, s := range l.Due(at, nil) {
 			delete(missed, uint64(s))
 			l.Found(uint64(s), at+ms(40))

@@ -106,7 +106,9 @@ func (u *uplink) Media(layer int8, p *packet.Packet, now time.Time) {
 	}
 	source.Push(forward.Layer{Spatial: layer}, p, now)
 	// What is lost is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
-	u.peer.client.send(u.losses(now))
+	if source.Misses() {
+		u.peer.client.send(u.losses(now))
+	}
 }
 
 // Report implements ingress.Section.

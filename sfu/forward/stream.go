@@ -97,28 +97,28 @@ type end struct {
 	seq    uint64        // of the newest packet
 	at     time.Duration // when it came
 	misses bool          // it does not end its frame
-	asked  bool          // the one after it was asked for
+	closed bool          // the one after it is not to be asked for, or was
 	spread time.Duration // the longest time from such a packet to the next one lately
 	lost   time.Duration // when a gap showed that packets were lost last, 0 if never
 }
 
-// note takes the newest packet of a stream.
+// note takes the newest packet of a stream. On a line that loses nothing the rest of a frame will come: if it is late the line may just have become narrow.
 func (e *end) note(p *packet.Packet, seq uint64, at time.Duration) {
 	if e.misses && seq == e.seq+1 && !p.Retransmitted {
 		e.spread = max(at-e.at, e.spread-e.spread/spreadFading)
 	}
-	e.seq, e.at, e.misses, e.asked = seq, at, !p.Marker && len(p.Payload) > 0, false
+	e.seq, e.at, e.misses, e.closed = seq, at, !p.Marker && len(p.Payload) > 0, at-e.lost > lossyFor
 }
 
 // open reports whether more of the frame may come, or may have been lost.
-func (e *end) open() bool { return e.misses && !e.asked }
+func (e *end) open() bool { return e.misses && !e.closed }
 
-// overdue reports, once, that the next packet of the frame should have come. On a line that loses nothing it will: it may just have become narrow.
+// overdue reports, once, that the next packet of the frame should have come.
 func (e *end) overdue(at time.Duration) bool {
-	if !e.open() || at-e.at < 2*e.spread+endMargin || at-e.lost > lossyFor {
+	if !e.open() || at-e.at < 2*e.spread+endMargin {
 		return false
 	}
-	e.asked = true
+	e.closed = true
 	return true
 }
 
@@ -189,7 +189,7 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 // giveUpLocked asks for nothing that is missing by now.
 func (st *stream) giveUpLocked() {
 	st.losses.Clear()
-	st.end.asked = true
+	st.end.closed = true
 }
 
 // waitLocked follows every change of what is outstanding: lost packets, key frames.

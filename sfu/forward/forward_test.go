@@ -173,6 +173,43 @@ func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 	}
 }
 
+// TestHistoryOfNobody: a stream that nobody gets keeps its packets for as long as a receiver may be about to begin with it, without being told to forget.
+func TestHistoryOfNobody(t *testing.T) {
+	w := newWorld(t, SourceOptions{Codec: codec.Opus})
+	seq := uint16(0)
+	held := func() (n int) {
+		st := w.streams[0]
+		for i := range uint16(audioHistory) {
+			if p := st.history.Get(st.order.unwrapper.Unwrap(seq - i)); p != nil {
+				p.Release()
+				n++
+			}
+		}
+		return n
+	}
+	talk := func(d time.Duration) {
+		for end := w.now.Add(d); w.now.Before(end); w.wait(ms(20)) {
+			seq++
+			w.push(0, pkt{seq: seq, ts: uint32(seq) * 960, ssrc: 1, payload: []byte{0xf8}})
+		}
+	}
+	k := w.Attach(&receiver{}, SinkOptions{})
+	talk(3 * time.Second)
+	if n := held(); n != 50 {
+		t.Errorf("%d packets are kept of what somebody gets, want a second", n)
+	}
+	k.Detach()
+	talk(3 * time.Second)
+	if n := held(); n != 10 {
+		t.Errorf("%d packets are kept of what nobody gets, want 200 ms", n)
+	}
+	w.wait(unforwardedAge)
+	w.Expire(w.now)
+	if n := held(); n > 0 {
+		t.Errorf("%d packets are kept of a stream that stopped", n)
+	}
+}
+
 // TestForgottenPacketsNeedAKeyFrame: a picture that misses what nobody has any more does not go on without one.
 func TestForgottenPacketsNeedAKeyFrame(t *testing.T) {
 	const frames = 90                           // three seconds

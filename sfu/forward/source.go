@@ -183,7 +183,7 @@ func (s *Source) Waits() bool { return s.Misses() || s.waits.unended.Load() > 0 
 // Misses reports whether anything is known to be missing that Nacks would ask for, now or later: no more than the end of a frame may be for the rest.
 func (s *Source) Misses() bool { return s.waits.outstanding.Load() > 0 }
 
-// Expire forgets packets that nobody will ask for again. Call it several times a second.
+// Expire forgets packets of streams that stopped, which nobody will ask for again; those that go on forget by themselves. Call it every second or so.
 func (s *Source) Expire(now time.Time) {
 	at := s.since(now)
 	for _, st := range s.streams {

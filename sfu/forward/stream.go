@@ -181,6 +181,7 @@ func (st *stream) accept(in *inbound, o *SourceOptions) bool {
 	st.counts.Bytes += uint64(len(p.Payload))
 	st.rates.add(len(p.Payload), in.at)
 	if !in.padding {
+		st.history.SetAge(st.age(in.at))
 		st.history.Add(in.seq, p, in.at)
 	}
 	return true
@@ -210,13 +211,17 @@ func count(n *atomic.Int32, was *bool, is bool) {
 	}
 }
 
-// expireLocked forgets what nobody will ask for again. Most of what a call takes up in memory is this: packets that are nobody's go soon.
-func (st *stream) expireLocked(at time.Duration) {
-	age := historyAge
+// age is for how long packets are kept. Most of what a call takes up in memory is this: packets that are nobody's go soon.
+func (st *stream) age(at time.Duration) time.Duration {
 	if at-time.Duration(st.taken.Load()) > historyAge {
-		age = unforwardedAge
+		return unforwardedAge
 	}
-	st.history.SetAge(age)
+	return historyAge
+}
+
+// expireLocked forgets what nobody will ask for again.
+func (st *stream) expireLocked(at time.Duration) {
+	st.history.SetAge(st.age(at))
 	st.history.Expire(at)
 }
 

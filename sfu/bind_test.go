@@ -16,6 +16,7 @@ type camera struct {
 }
 
 func (c *camera) RequestKeyFrame(int8) { c.asked++ }
+func (c *camera) Await()               {}
 
 // send has the camera send for a while, beginning with a key frame or not, and returns how many were asked for since the last call.
 func (c *camera) send(st *stage, d time.Duration, key bool) int {

@@ -17,6 +17,7 @@ type inquisitive struct{ *Participant }
 func (i inquisitive) WriteRTP(*forward.Outgoing) error { i.Info(); return nil }
 func (i inquisitive) WriteData(bool, []byte) error     { i.Info(); return nil }
 func (i inquisitive) RequestKeyFrame(int8)             { i.Info() }
+func (i inquisitive) Await()                           {}
 
 // Sessions, the tick and the packets of a room all come from goroutines of their own.
 func TestManyAtOnce(t *testing.T) {

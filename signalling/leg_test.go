@@ -71,6 +71,7 @@ type published struct {
 }
 
 func (t *published) RequestKeyFrame(int8) { t.asked.Add(1) }
+func (t *published) Await()               {}
 
 func (w *legWorld) person(name string, tracks ...sfu.TrackSource) *person {
 	w.Helper()

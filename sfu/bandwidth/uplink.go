@@ -44,8 +44,8 @@ type passing struct {
 	counts int // averages that usual is of
 }
 
-// Note takes a packet: when it left, as its header extension has it, how many bytes it has, and when it came.
-func (u *Uplink) Note(left uint32, size int, now time.Duration) {
+// Note takes a packet: when it left, as its header extension has it, how many bytes it has, and when it came. It reports whether Limit or Widened may say something new.
+func (u *Uplink) Note(left uint32, size int, now time.Duration) bool {
 	if now-u.noted > forgotten {
 		*u = Uplink{}
 	}
@@ -57,7 +57,7 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) {
 	rate, over := u.delays.overuse(u.rates.rate(), now)
 	if !over {
 		u.look(size, now)
-		return
+		return u.widened
 	}
 	u.narrow, u.widened, u.large = true, false, passing{least: u.delays.base()}
 	rate = max(int64(kept*float64(rate)), lowest)
@@ -66,6 +66,7 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) {
 	}
 	u.limit = min(u.limit, rate)
 	u.fresh = at + u.delays.latest + obeyedAfter
+	return true
 }
 
 // Limit is how many bits/s the client may send at present; false means that there is no limit.

@@ -24,6 +24,7 @@ type publisher struct {
 	lowest       int64         // limit so far
 	widened      []time.Duration
 	overflown    int
+	news         bool // from Note
 }
 
 func newPublisher(l line) *publisher {
@@ -67,11 +68,13 @@ func (p *publisher) step() {
 	if p.now >= p.held {
 		for _, a := range p.line.pass(p.now) {
 			if a.number >= 0 {
-				p.u.Note(uint32(p.left[a.number]<<sendFraction/time.Second)&0xffffff, p.sizes[a.number], p.now)
+				news := p.u.Note(uint32(p.left[a.number]<<sendFraction/time.Second)&0xffffff, p.sizes[a.number], p.now)
+				p.news = p.news || news
 			}
 		}
 	}
-	if p.now%(20*time.Millisecond) == 0 {
+	if p.now%(20*time.Millisecond) == 0 && (p.news || p.said != 0) { // who is told of no news does not look
+		p.news = false
 		p.tell()
 	}
 	for len(p.obeys) > 0 && p.obeys[0].at <= p.now {

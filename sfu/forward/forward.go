@@ -61,6 +61,8 @@ type Writer interface {
 // Upstream is the way back to the publisher. It is called without any lock held.
 type Upstream interface {
 	RequestKeyFrame(spatial int8)
+	// Await says that Source.Waits may have come to be true other than by Push: Nacks is to be called from now on.
+	Await()
 }
 
 // SourceOptions describe a published track.

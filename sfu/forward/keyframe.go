@@ -66,6 +66,7 @@ func (s *Source) needKeyFrame(index int8, at, patience time.Duration) {
 	st.waitLocked()
 	st.keys.tries = 0
 	st.mu.Unlock()
+	s.await()
 	s.requestDue(index, at)
 }
 
@@ -78,7 +79,15 @@ func (s *Source) missKeyFrame(index int8, at time.Duration) {
 		st.waitLocked()
 	}
 	st.mu.Unlock()
+	s.await()
 	s.requestDue(index, at)
+}
+
+// await tells that a key frame is outstanding.
+func (s *Source) await() {
+	if u := s.upstream.Load(); u != nil {
+		(*u).Await()
+	}
 }
 
 // requestDue sends the request that is due, if any.

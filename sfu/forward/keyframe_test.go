@@ -136,6 +136,20 @@ func TestSilentStreamIsNotAskedForEver(t *testing.T) {
 	}
 }
 
+// TestAwait: who asks for key frames hears that one is outstanding though it is not to be asked for yet, and no packet comes.
+func TestAwait(t *testing.T) {
+	w := newWorld(t, SourceOptions{Codec: codec.VP8, Video: true})
+	v := camera{ssrc: 1}
+	w.push(0, v.frame(true)...)
+	if w.Waits() || w.awaited > 0 {
+		t.Fatalf("waits: %v, told %d times, before anybody does", w.Waits(), w.awaited)
+	}
+	w.Attach(&receiver{}, SinkOptions{Patience: time.Second})
+	if n := w.publisher.take()[0]; n > 0 || !w.Waits() || w.awaited == 0 {
+		t.Errorf("%d requests, waits: %v, told %d times", n, w.Waits(), w.awaited)
+	}
+}
+
 func TestUpstreamComesLater(t *testing.T) {
 	s := NewSource(SourceOptions{Codec: codec.VP8, Video: true})
 	w := &world{TB: t, Source: s, now: start}

@@ -51,6 +51,13 @@ func (r *receiver) take() []got {
 type publisher struct {
 	mu       sync.Mutex
 	requests [maxStreams]int
+	awaited  int
+}
+
+func (p *publisher) Await() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.awaited++
 }
 
 func (p *publisher) RequestKeyFrame(spatial int8) {

@@ -10,8 +10,6 @@ import (
 
 	"callserver/sfu/bandwidth"
 	"callserver/sfu/packet"
-
-	"github.com/pion/rtcp"
 )
 
 const (
@@ -28,6 +26,7 @@ const (
 // and the probes that browsers send on retransmission streams and on SSRC 0. Safe for concurrent use.
 type Arrivals struct {
 	extension atomic.Uint32 // id of the transport sequence number, 0 = not negotiated
+	changed   func()        // what Line says may be new; nil = nobody asks
 
 	mu       sync.Mutex
 	ssrc     uint32
@@ -42,7 +41,9 @@ type Arrivals struct {
 	line     bandwidth.Uplink
 }
 
-func newArrivals(ssrc uint32) *Arrivals { return &Arrivals{ssrc: ssrc} }
+func newArrivals(ssrc uint32, changed func()) *Arrivals {
+	return &Arrivals{ssrc: ssrc, changed: changed}
+}
 
 // probe notes a packet of no section, if it has a number.
 func (a *Arrivals) probe(b []byte, now time.Time) {
@@ -53,12 +54,17 @@ func (a *Arrivals) probe(b []byte, now time.Time) {
 
 // take notes a packet of so many bytes.
 func (a *Arrivals) take(p *packet.Packet, size int, now time.Time) {
+	if a.note(p, size, now) && a.changed != nil {
+		a.changed()
+	}
+}
+
+// note is take, and reports whether Line may have something new to say.
+func (a *Arrivals) note(p *packet.Packet, size int, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.recordLocked(p.SSRC, p.TransportSequence, now)
-	if p.HasSendTime {
-		a.line.Note(p.SendTime, size, now.Sub(a.start))
-	}
+	return p.HasSendTime && a.line.Note(p.SendTime, size, now.Sub(a.start))
 }
 
 // Line is how many bits/s the client's line carries while it sends more than that; without limited it does not. Widened reports, once, that the line
@@ -118,28 +124,23 @@ func (a *Arrivals) advance(end uint64) {
 
 func (a *Arrivals) slot(seq uint64) *uint32 { return &a.times[seq&uint64(len(a.times)-1)] }
 
-// Feedback returns the reports due, none if nothing arrived since the last call.
-func (a *Arrivals) Feedback() []rtcp.Packet {
+// Feedback returns the next report that is due, marshalled, which is the caller's. Nil means that nothing arrived since the last one.
+func (a *Arrivals) Feedback() []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.pending {
 		return nil
 	}
-	a.pending = false
-	var out []rtcp.Packet
-	for {
-		first := a.begin // that arrived
-		for first < a.end && *a.slot(first) == 0 {
-			first++
-		}
-		if first == a.end {
-			a.begin = a.end
-			return out
-		}
-		a.begin = max(a.begin, first-min(first, maxStatuses-1))
-		report := rtcp.RawPacket(a.report(first))
-		out = append(out, &report)
+	first := a.begin // that arrived
+	for first < a.end && *a.slot(first) == 0 {
+		first++
 	}
+	if first == a.end {
+		a.begin, a.pending = a.end, false
+		return nil
+	}
+	a.begin = max(a.begin, first-min(first, maxStatuses-1))
+	return a.report(first)
 }
 
 // Statuses of a packet (§3.1.1).

@@ -300,7 +300,7 @@ func TestArrivals(t *testing.T) {
 	w.send(rtp{pt: 96, ssrc: 0, seq: 1, transport: 3})
 	w.send(rtp{pt: 96, ssrc: 7, seq: 2, transport: 5, payload: "media"})
 	got := map[uint16]int64{}
-	told(t, w.Arrivals.Feedback(), got)
+	told(t, w.Arrivals, got)
 	if d := cmp.Diff(map[uint16]int64{1: 0, 2: 0, 3: 0, 4: -1, 5: 0}, got); d != "" {
 		t.Errorf("arrivals in ticks (-want +got):\n%s", d)
 	}
@@ -309,9 +309,11 @@ func TestArrivals(t *testing.T) {
 	}
 }
 
-// TestNarrowLine: packets that arrive ever later than they left, and fewer than before, show what the line carries.
+// TestNarrowLine: packets that arrive ever later than they left, and fewer than before, show what the line carries, which is told.
 func TestNarrowLine(t *testing.T) {
 	w := newWorld(t)
+	told := 0
+	w.Arrivals.changed = func() { told++ }
 	left := time.Hour
 	send := func(period time.Duration) (limit int64, limited bool) {
 		for range 20 {
@@ -328,9 +330,15 @@ func TestNarrowLine(t *testing.T) {
 			t.Fatalf("limited to %d bits/s", limit)
 		}
 	}
+	if told > 0 {
+		t.Errorf("told %d times of a line that is wide", told)
+	}
 	const narrow = 8 * 140 * 1000 / 30 // bits/s, a packet in 30 ms
 	if limit, limited := send(30 * time.Millisecond); !limited || limit > narrow || limit < narrow/2 {
 		t.Errorf("limit %d, %v, want up to %d", limit, limited, narrow)
+	}
+	if told == 0 {
+		t.Error("nobody is told")
 	}
 }
 

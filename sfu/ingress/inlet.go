@@ -38,6 +38,7 @@ type Options struct {
 	Feedback func(packets []rtcp.Packet, now time.Time) // RTCP about what we send
 	// Transport takes a packet of transport-wide feedback on what we send, as it came; nil = nobody does. It belongs to the callee.
 	Transport func(packet []byte)
+	Line      func()          // what Arrivals.Line says may be new; nil = nobody asks
 	Panic     func(value any) // a panic below Receive, recovered
 	Counters  *Counters
 }
@@ -101,7 +102,7 @@ type stream struct {
 
 // New returns an Inlet that drops everything until it is told keys and sections.
 func New(o Options) *Inlet {
-	return &Inlet{options: o, Arrivals: newArrivals(o.SSRC), streams: map[uint32]*stream{}}
+	return &Inlet{options: o, Arrivals: newArrivals(o.SSRC, o.Line), streams: map[uint32]*stream{}}
 }
 
 // SetOpener sets the keys of the client.

@@ -68,6 +68,7 @@ type track struct {
 }
 
 func (t *track) RequestKeyFrame(int8) { t.asked++ }
+func (t *track) Await()               {}
 
 func (w *world) track(sequence uint16, time uint32) *track {
 	t := &track{w: w, sequence: sequence, time: time, picture: sequence,

@@ -108,6 +108,9 @@ func (s *Stage) RequestKeyFrame(int8) {
 	}
 }
 
+// Await implements forward.Upstream. Requests are repeated by Tick, and where the feeds' packets come from.
+func (s *Stage) Await() {}
+
 // Tick does what is due: frames that are waited for no longer, requests for key frames, memory. Call it every 20 to 100 ms.
 func (s *Stage) Tick(now time.Time) {
 	for _, f := range [...]*Feed{s.current.Load(), s.next.Load()} {

@@ -134,9 +134,10 @@ func (g *congestion) repeat(k *forward.Sink, seqs []uint16) {
 	}
 	g.repeats = append(g.repeats, repeat{k, seqs})
 	g.repeating.Store(true)
+	g.connection.peer.wake()
 }
 
-// repeatDue sends what repeat was told of. Safe for concurrent use; it is to be called with every tick.
+// repeatDue sends what repeat was told of. Safe for concurrent use; it is to be called with the tick for which repeat woke the peer.
 func (g *congestion) repeatDue(now time.Time) {
 	if !g.repeating.Load() {
 		return

@@ -59,7 +59,7 @@ func (p *Peer) newConnection(t Target) (*connection, error) {
 	}
 	c.leg = p.worker.NewLeg()
 	c.congestion.connection = c
-	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Transport: c.congestion.feedback, Panic: p.panicked, Counters: &p.engine.counts.ingress})
+	c.inlet = ingress.New(ingress.Options{SSRC: c.ssrc, Feedback: c.feedback, Transport: c.congestion.feedback, Line: p.wake, Panic: p.panicked, Counters: &p.engine.counts.ingress})
 	c.api = p.engine.api(c)
 	certificate, err := p.engine.identity.at(time.Now())
 	if err != nil {

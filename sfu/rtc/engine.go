@@ -23,8 +23,8 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// tickInterval is how often an Engine looks at every peer's timers: losses to ask for again, reports, debounces. Most peers have nothing to do, which
-// costs a few loads. More often would be dearer: each timer that expires also wakes the runtime's watchdog thread.
+// tickInterval is how often an Engine looks at what its peers have to do: losses to ask for again, reports, debounces. More often would be dearer: each timer
+// that expires also wakes the runtime's watchdog thread.
 const tickInterval = 20 * time.Millisecond
 
 // behindBy is how late a tick comes where there is more work than the processor does at once.
@@ -53,10 +53,7 @@ type Engine struct {
 
 	overflowing atomic.Bool // as the tick loop saw last
 
-	mu     sync.Mutex
-	peers  map[*Peer]struct{}
-	list   []*Peer // copy of peers for the tick loop, nil when stale
-	closed bool
+	wheel wheel // all peers
 }
 
 // counters are an Engine's totals.
@@ -94,7 +91,7 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{options: o, log: o.Logger, peers: map[*Peer]struct{}{}, yielding: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	e := &Engine{options: o, log: o.Logger, yielding: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	e.egress = egress.NewPool(runtime.GOMAXPROCS(0), e.panicked)
 	var err error
 	e.ports, err = port.Open(port.Options{
@@ -152,15 +149,8 @@ func (e *Engine) panicked(value any) {
 
 // Close closes every peer, the timer loop and the sockets, and returns when all of them have ended.
 func (e *Engine) Close() error {
-	e.mu.Lock()
-	e.closed = true
-	peers := make([]*Peer, 0, len(e.peers))
-	for p := range e.peers {
-		peers = append(peers, p)
-	}
-	e.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, p := range peers {
+	for _, p := range e.wheel.close() {
 		wg.Go(p.Close)
 	}
 	wg.Wait()
@@ -182,11 +172,8 @@ func (e *Engine) Intake(at netip.AddrPort) *port.Intake { return e.ports.Intake(
 
 // Stats is a snapshot of the totals.
 func (e *Engine) Stats() EngineStats {
-	e.mu.Lock()
-	open := len(e.peers)
-	e.mu.Unlock()
 	return EngineStats{
-		Peers:           open,
+		Peers:           e.wheel.len(),
 		PeersOpened:     e.counts.peersOpened.Load(),
 		BadDescriptions: e.counts.badDescriptions.Load(),
 		Panics:          e.counts.panics.Load(),
@@ -218,8 +205,12 @@ func (e *Engine) tickLoop(ctx context.Context) {
 			at := time.Now()
 			e.watchOverflow(e.ports.Dropped(), at)
 			behind := at.Sub(now) > behindBy
-			for _, p := range e.open() {
-				p.tick(now, behind)
+			awake, share := e.wheel.turn()
+			for _, p := range awake {
+				p.attend(now, behind)
+			}
+			for _, p := range share {
+				p.routine(now)
 			}
 		}
 	}
@@ -232,33 +223,10 @@ func (e *Engine) yield() (done func()) {
 	return func() { <-e.yielding }
 }
 
-// open returns the open peers. The slice is shared and never written to again.
-func (e *Engine) open() []*Peer {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.list == nil && len(e.peers) > 0 {
-		e.list = make([]*Peer, 0, len(e.peers))
-		for p := range e.peers {
-			e.list = append(e.list, p)
-		}
-	}
-	return e.list
-}
-
 func (e *Engine) add(p *Peer) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
+	if !e.wheel.add(p) {
 		return ErrClosed
 	}
-	e.peers[p], e.list = struct{}{}, nil
 	e.counts.peersOpened.Add(1)
 	return nil
-}
-
-func (e *Engine) remove(p *Peer) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.peers, p)
-	e.list = nil
 }

@@ -46,6 +46,7 @@ func (p *Peer) Negotiate(iceRestart bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.schedule.now()
+	p.wake()
 }
 
 // offer makes and queues an offer for the subscriber connection, unless one is outstanding.

@@ -64,7 +64,7 @@ func TestOverflow(t *testing.T) {
 		if !source.Waits() {
 			t.Fatalf("%s: no loss is seen", c.name)
 		}
-		if asked := len(u.losses(now)); asked != c.ask {
+		if asked := len(u.losses(nil, now)); asked != c.ask {
 			t.Errorf("%s: %d requests, want %d", c.name, asked, c.ask)
 		}
 		if waits := source.Waits(); waits != (c.ask > 0) {

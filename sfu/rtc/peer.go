@@ -38,8 +38,10 @@ type Peer struct {
 	negotiation sync.Mutex // serialises descriptions; held while Pion works on one
 	round       round      // guarded by negotiation
 
-	ticks  uint64 // tick loop's only
-	relief relief
+	share    int         // of the engine's wheel, which guards it
+	awake    atomic.Bool // the tick loop will attend to it
+	routines uint64      // tick loop's only
+	relief   relief
 
 	mu       sync.Mutex
 	closed   bool
@@ -123,7 +125,7 @@ func (p *Peer) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.engine.remove(p)
+	p.engine.wheel.remove(p)
 	for _, c := range []*connection{p.client, p.server} {
 		if c != nil {
 			c.close()
@@ -241,7 +243,7 @@ func (p *Peer) AddDownlink(o DownlinkOptions) error {
 	d := newDownlink(p, p.sender().leg, o)
 	list := append(append([]*downlink(nil), *p.downlinks.Load()...), d)
 	p.downlinks.Store(&list)
-	p.schedule.want(time.Now())
+	p.wantLocked(time.Now())
 	return nil
 }
 
@@ -251,7 +253,7 @@ func (p *Peer) RemoveDownlink(trackID string) {
 	defer p.negotiation.Unlock()
 	if d := p.dropDownlink(trackID); d != nil && p.round.release(d) {
 		p.mu.Lock()
-		p.schedule.want(time.Now())
+		p.wantLocked(time.Now())
 		p.mu.Unlock()
 	}
 }

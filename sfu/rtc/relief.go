@@ -39,6 +39,9 @@ func (r *relief) due(bitrate int64, limited bool, now time.Time) (say int64, ok 
 	return unlimited, true
 }
 
+// pending reports whether there is more to be told later.
+func (r *relief) pending() bool { return r.bitrate != 0 || r.left > 0 }
+
 // relieve returns what is to be told to a client that sends more than its line carries, or did.
 func (p *Peer) relieve(now time.Time) []rtcp.Packet {
 	bitrate, limited, widened := p.client.inlet.Arrivals.Line(now)

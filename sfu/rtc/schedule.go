@@ -17,7 +17,7 @@ const (
 	askAgain     = 5 * time.Second        // a single-mode client that ignored SectionsNeeded is asked again
 )
 
-// schedule says when the next negotiation of what we send is due. Guarded by Peer.mu.
+// schedule says when the next negotiation of what we send is due. Guarded by Peer.mu. Whoever makes one due wakes the peer.
 type schedule struct {
 	due   time.Time // zero = nothing to do
 	rest  time.Time // not before, because of the last negotiation
@@ -56,6 +56,12 @@ func (s *schedule) settled(now time.Time, sections int) {
 	s.rest = now.Add(min(max(busyDelay, time.Duration(sections)*sectionDelay), maxBusyDelay))
 }
 
+// wantLocked asks for a negotiation of what we send.
+func (p *Peer) wantLocked(now time.Time) {
+	p.schedule.want(now)
+	p.wake()
+}
+
 // settled follows every finished exchange about what we send: what is still missing is asked for.
 func (p *Peer) settled() {
 	now := time.Now()
@@ -69,7 +75,7 @@ func (p *Peer) settled() {
 	p.mu.Lock()
 	p.schedule.settled(now, len(p.round.slots))
 	if waiting || p.round.restart {
-		p.schedule.want(now)
+		p.wantLocked(now)
 	}
 	p.mu.Unlock()
 	if c := p.sender(); c != nil && c.up() {
@@ -77,10 +83,11 @@ func (p *Peer) settled() {
 	}
 }
 
-// negotiate starts what the schedule says is due: an offer of ours, or asking the client for one.
-func (p *Peer) negotiate(now time.Time, behind bool) {
+// negotiate starts what the schedule says is due: an offer of ours, or asking the client for one. It reports whether something will be.
+func (p *Peer) negotiate(now time.Time, behind bool) (later bool) {
 	p.mu.Lock()
 	due := p.schedule.take(now, behind)
+	later = !p.schedule.due.IsZero() && !p.closed
 	p.mu.Unlock()
 	switch {
 	case !due, p.options.Plain: // its owner knows when to offer
@@ -89,6 +96,7 @@ func (p *Peer) negotiate(now time.Time, behind bool) {
 	case p.options.Single:
 		p.start(func() { p.ask(now) })
 	}
+	return later
 }
 
 // ask tells a single-mode client how many more sections we need. Before its first offer there is nothing to add to.
@@ -118,6 +126,7 @@ func (p *Peer) ask(now time.Time) {
 	p.schedule.asked = now
 	p.schedule.due = now.Add(askAgain) // unless it answers
 	p.mu.Unlock()
+	p.wake()
 	p.emit(SectionsNeeded{Audio: max(missing[description.Audio], 0), Video: max(missing[description.Video], 0)})
 }
 

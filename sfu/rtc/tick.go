@@ -6,55 +6,90 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// Intervals of what a peer sends about media (RFC 3550 §6.2, RFC 4585), in ticks.
 const (
-	lossTicks     = 1  // 20 ms: ask for lost packets
-	feedbackTicks = 5  // 100 ms: transport-wide feedback
-	expiryTicks   = 10 // 200 ms: forget packets that nobody will ask for again
-	reportTicks   = 50 // 1 s: reception and sender reports
+	reportRoutines  = 10 // a peer's routines in a second: of reception and sender reports (RFC 3550 §6.2), and of what needs no haste
+	measureRoutines = 20 // once it is known the round trip time is asked for as often as ICE measures it
 )
 
 // maxReports is how many report blocks a packet holds (RFC 3550 §6.4.1).
 const maxReports = 31
 
-// tick does what is due now. The engine's tick loop calls it, one peer after the other. Behind means that it had to wait for others' work.
-func (p *Peer) tick(now time.Time, behind bool) {
+// wake has the peer attended to with the next tick. Safe for concurrent use, under any lock.
+func (p *Peer) wake() { p.engine.wheel.wake(p) }
+
+// attend does what cannot wait, of a peer that was woken, and has it woken again if there is more to come. The tick loop calls it. Behind means that it had to wait for others' work.
+func (p *Peer) attend(now time.Time, behind bool) {
 	defer p.recover("timer")
-	p.negotiate(now, behind)
-	p.ticks++
-	turn := p.ticks
+	p.awake.Store(false)
+	later := p.negotiate(now, behind)
 	if c := p.sender(); c != nil {
 		c.congestion.repeatDue(now)
 	}
+	var packets []rtcp.Packet
+	up := p.client.up()
+	for _, u := range *p.uplinks.Load() {
+		if up {
+			packets = u.losses(packets, now)
+		}
+		later = later || u.waits()
+	}
+	if up {
+		p.client.send(append(packets, p.relieve(now)...))
+	}
+	if later || p.relief.pending() {
+		p.wake()
+	}
+}
+
+// routine does what a peer does regularly: transport-wide feedback each time (every 100 ms), everything else once a second. The tick loop calls it.
+func (p *Peer) routine(now time.Time) {
+	defer p.recover("timer")
 	if p.client.up() {
-		var packets []rtcp.Packet
-		if turn%lossTicks == 0 {
-			for _, u := range *p.uplinks.Load() {
-				packets = append(packets, u.losses(now)...)
-			}
-		}
-		packets = append(packets, p.relieve(now)...)
-		if turn%feedbackTicks == 0 {
-			packets = append(packets, p.client.inlet.Arrivals.Feedback()...)
-		}
-		if turn%reportTicks == 0 {
-			packets = append(packets, p.receptionReports(now)...)
-			if len(packets) > 0 {
-				p.client.measure()
-			}
-		}
-		p.client.send(packets)
-	}
-	if turn%expiryTicks == 0 {
-		for _, u := range *p.uplinks.Load() {
-			if s := u.source.Load(); s != nil {
-				s.Expire(now)
-			}
+		for report := p.client.inlet.Arrivals.Feedback(); report != nil; report = p.client.inlet.Arrivals.Feedback() {
+			p.client.leg.RTCP(report)
 		}
 	}
-	if turn%reportTicks == 0 {
-		p.senderReports(now)
-		p.overdue(now)
+	if p.routines++; p.routines%reportRoutines > 0 {
+		return
+	}
+	p.report(now)
+	for _, u := range *p.uplinks.Load() {
+		if s := u.source.Load(); s != nil {
+			s.Expire(now)
+		}
+	}
+	p.overdue(now)
+}
+
+// report sends the reports on everything that the client sends and receives, in one packet if there is one connection for both.
+func (p *Peer) report(now time.Time) {
+	var received, sent []rtcp.Packet
+	if p.client.up() {
+		received = p.receptionReports(now)
+	}
+	c := p.sender()
+	if c != nil && c.up() {
+		sent = p.senderReports(now)
+		c.congestion.watch()
+	}
+	again := p.routines%measureRoutines == 0
+	if c == p.client {
+		received, sent = append(received, sent...), nil
+	}
+	p.client.report(received, again)
+	if c != nil {
+		c.report(sent, again)
+	}
+}
+
+// report sends reports, if there are any, and measures the round trip time, which the next are to be about, if it is not known or is to be measured again.
+func (c *connection) report(packets []rtcp.Packet, again bool) {
+	if len(packets) == 0 {
+		return
+	}
+	c.send(packets)
+	if again || c.rtt() == 0 {
+		c.measure()
 	}
 }
 
@@ -74,19 +109,11 @@ func (p *Peer) receptionReports(now time.Time) []rtcp.Packet {
 	return out
 }
 
-// senderReports sends the reports on everything that the client receives.
-func (p *Peer) senderReports(now time.Time) {
-	c := p.sender()
-	if c == nil || !c.up() {
-		return
-	}
-	var packets []rtcp.Packet
+// senderReports are the reports on everything that the client receives.
+func (p *Peer) senderReports(now time.Time) []rtcp.Packet {
+	var out []rtcp.Packet
 	for _, d := range *p.downlinks.Load() {
-		packets = append(packets, d.report(now)...)
+		out = append(out, d.report(now)...)
 	}
-	c.send(packets)
-	if len(packets) > 0 {
-		c.measure()
-	}
-	c.congestion.watch()
+	return out
 }

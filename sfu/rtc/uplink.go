@@ -91,6 +91,7 @@ func (u *uplink) feed(s *forward.Source) {
 	u.source.Store(s)
 	if s != nil {
 		s.SetUpstream(u)
+		u.Await()
 	}
 }
 
@@ -105,9 +106,13 @@ func (u *uplink) Media(layer int8, p *packet.Packet, now time.Time) {
 		return
 	}
 	source.Push(forward.Layer{Spatial: layer}, p, now)
-	// What is lost is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
 	if source.Misses() {
-		u.peer.client.send(u.losses(now))
+		// What is lost is asked for without waiting for the next tick: each few milliseconds decide whether what comes is in time.
+		u.giveUp(source)
+		u.peer.client.send(u.nack(nil, source, int(layer), now))
+	}
+	if source.Waits() {
+		u.peer.wake()
 	}
 }
 
@@ -131,25 +136,48 @@ func (u *uplink) RequestKeyFrame(spatial int8) {
 	u.peer.client.send(packets)
 }
 
-// losses returns the requests for lost packets that are due (RFC 4585 §6.2.1): none while it is our own sockets that lose them.
-func (u *uplink) losses(now time.Time) []rtcp.Packet {
+// Await implements forward.Upstream: losses is called with each tick while something is outstanding.
+func (u *uplink) Await() {
+	if u.waits() {
+		u.peer.wake()
+	}
+}
+
+// waits reports whether losses has something to ask for, now or later.
+func (u *uplink) waits() bool {
+	s := u.source.Load()
+	return s != nil && s.Waits()
+}
+
+// losses appends the requests for lost packets that are due (RFC 4585 §6.2.1): none while it is our own sockets that lose them.
+func (u *uplink) losses(out []rtcp.Packet, now time.Time) []rtcp.Packet {
 	s := u.source.Load()
 	if s == nil || !s.Waits() {
-		return nil
+		return out
 	}
-	if u.peer.engine.overflowing.Load() {
-		s.GiveUp() // Nacks then has nothing to ask for, but key frames to want
-	}
-	var out []rtcp.Packet
+	u.giveUp(s)
 	for i := range u.streams {
-		ssrc := u.streams[i].ssrc.Load()
-		if ssrc == 0 {
-			continue
-		}
-		if lost := s.Nacks(int8(i), now); len(lost) > 0 {
-			out = append(out, &rtcp.TransportLayerNack{SenderSSRC: u.peer.client.ssrc, MediaSSRC: ssrc,
-				Nacks: rtcp.NackPairsFromSequenceNumbers(lost)})
-		}
+		out = u.nack(out, s, i, now)
+	}
+	return out
+}
+
+// giveUp has nack ask for nothing, but key frames, while it is our own sockets that lose packets.
+func (u *uplink) giveUp(s *forward.Source) {
+	if u.peer.engine.overflowing.Load() {
+		s.GiveUp()
+	}
+}
+
+// nack appends the request for packets of one stream that is due, if any.
+func (u *uplink) nack(out []rtcp.Packet, s *forward.Source, layer int, now time.Time) []rtcp.Packet {
+	ssrc := u.streams[layer].ssrc.Load()
+	if ssrc == 0 {
+		return out
+	}
+	if lost := s.Nacks(int8(layer), now); len(lost) > 0 {
+		out = append(out, &rtcp.TransportLayerNack{SenderSSRC: u.peer.client.ssrc, MediaSSRC: ssrc,
+			Nacks: rtcp.NackPairsFromSequenceNumbers(lost)})
 	}
 	return out
 }

@@ -12,6 +12,10 @@ import (
 	"callserver/sfu/forward"
 	"callserver/sfu/ingress"
 	"callserver/sfu/packet"
+	keys "callserver/sfu/srtp"
+
+	"github.com/pion/rtp"
+	"github.com/pion/srtp/v3"
 )
 
 // TestWheel: each peer has its routine once in a round, with as many others as with any other tick, and whoever is woken is attended to once, with the next tick.
@@ -210,5 +214,64 @@ func TestWoken(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRoutine: arrivals are told ten times a second, the rest once, in one packet for both directions, and nothing else is sent.
+func TestRoutine(t *testing.T) {
+	d := newDrowsy(t, codec.Opus)
+	material := make([]byte, keys.GCM128.Material())
+	sealer, opener, err := keys.Server(keys.GCM128, material)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := srtp.CreateContext(material[:16], material[32:44], srtp.ProtectionProfileAeadAes128Gcm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []byte // packet types sent, in the worker's turn
+	d.client.leg.SetSealer(sealer)
+	d.client.leg.SetPath(&egress.Path{Write: func(b []byte) { kinds = append(kinds, b[1]) }})
+	d.client.inlet.SetOpener(opener)
+	d.client.inlet.SetTerms([]*ingress.Terms{{MID: "0", To: d.up, Payloads: [2]uint8{111, 111}, SSRC: 9, Extensions: packet.Extensions{TransportCC: 5}}})
+	source, down := d.up.source.Load(), newDownlink(d.Peer, d.client.leg, DownlinkOptions{TrackID: "TR_A", Mime: "audio/opus"})
+	source.SenderReport(forward.Layer{}, 1<<32, 0, d.now)
+	down.sink.Store(source.Attach(nowhere{}, forward.SinkOptions{}))
+	down.numbers.Store(wire{payload: 111}.pack())
+	d.downlinks.Store(&[]*downlink{down})
+	const ticks = 100 // two seconds
+	for n := range uint16(ticks) {
+		header := rtp.Header{Version: 2, PayloadType: 111, SequenceNumber: d.seq + n, Timestamp: uint32(d.seq+n) * 960, SSRC: 9}
+		if err := header.SetExtension(5, binary.BigEndian.AppendUint16(nil, n)); err != nil {
+			t.Fatal(err)
+		}
+		b, err := (&rtp.Packet{Header: header, Payload: []byte("x")}).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err = client.EncryptRTP(nil, b, nil); err != nil {
+			t.Fatal(err)
+		}
+		d.client.inlet.Receive(b, d.now)
+		_, share := d.engine.wheel.turn()
+		for _, p := range share {
+			p.routine(d.now)
+		}
+		d.now = d.now.Add(tickInterval)
+	}
+	for range 2 { // the first may be done before what came with it is sent
+		done := make(chan struct{})
+		d.client.leg.Do(func() { close(done) })
+		<-done
+	}
+	const report, feedback = 201, 205
+	count := map[byte]int{}
+	d.client.leg.Turn(func() {
+		for _, k := range kinds {
+			count[k]++
+		}
+	})
+	if len(count) != 2 || count[feedback] != ticks/shareTicks || count[report] != 2 {
+		t.Errorf("%v sent by type, want %d of %d and 2 of %d", count, ticks/shareTicks, feedback, report)
 	}
 }

@@ -3,10 +3,11 @@ package sfu
 import "time"
 
 const (
-	settleLine = time.Second     // until a browser has given up what its line does not carry
-	tryLine    = 4 * time.Second // for layers that were switched on again to come
-	firstPause = 8 * time.Second // before they are, if nobody says that the line is wide; doubled each time that they do not come
-	mostPauses = 3               // doublings
+	settleLine = time.Second            // until a browser has given up what its line does not carry
+	tryLine    = 4 * time.Second        // for layers that were switched on again to come
+	firstPause = 8 * time.Second        // before they are, if nobody says that the line is wide; doubled each time that they do not come
+	mostPauses = 3                      // doublings
+	nextTry    = 500 * time.Millisecond // in place of that, if somebody said so during one in vain
 )
 
 // lineState is how things are with the line over which a participant publishes.
@@ -30,6 +31,7 @@ type line struct {
 	state lineState
 	at    time.Time // when it is looked at next, unless it is wide
 	tries int       // that failed
+	wide  bool      // while trying: this was said since then
 }
 
 // Line says that the line over which the participant publishes has become narrow, or seems to be wide again.
@@ -43,6 +45,8 @@ func (p *Participant) Line(narrow bool, now time.Time) {
 	case !narrow && p.line.state == lineNarrow:
 		p.line.tries = 0
 		p.tryLocked(&b)
+	case p.line.state == lineTrying:
+		p.line.wide = !narrow
 	}
 	p.room.mu.Unlock()
 	b.finish()
@@ -86,6 +90,11 @@ func (p *Participant) judgeLineLocked(b *batch) {
 	if !missing {
 		delete(p.room.agenda.lines, p)
 		p.line = line{}
+		return
+	}
+	if p.line.wide { // which came too late for what the browser does when they are switched on
+		p.enterLocked(lineNarrow, nextTry, b)
+		p.line.tries, p.line.wide = 0, false
 		return
 	}
 	p.enterLocked(lineNarrow, firstPause<<min(p.line.tries, mostPauses), b)

@@ -57,6 +57,28 @@ func TestLineBecomesNarrow(t *testing.T) {
 	}
 }
 
+// TestLineBecomesWideDuringTry: layers that are switched on already when the line becomes wide are so once more. A browser tries whether all fits only then.
+func TestLineBecomesWideDuringTry(t *testing.T) {
+	s := newScene(t, Bitrate{})
+	s.feed(3*time.Second, s.all()...)
+	s.alice.Line(true, s.now)
+	s.feed(8500*time.Millisecond, s.low, s.voice)
+	s.toldQualities()
+	s.feed(700*time.Millisecond, s.low, s.voice)
+	s.wantTold("after eight seconds", High)
+	s.alice.Line(true, s.now) // that was too much
+	s.feed(2*time.Second, s.low, s.voice)
+	s.alice.Line(false, s.now)
+	s.feed(time.Second, s.low, s.voice)
+	s.wantTold("when the line became wide")
+	s.feed(time.Second, s.low, s.voice)
+	s.wantTold("when the try was in vain", Low)
+	s.feed(700*time.Millisecond, s.low, s.voice)
+	s.wantTold("right after that", High)
+	s.feed(10*time.Second, s.all()...)
+	s.wantTold("when all comes")
+}
+
 // TestLineStaysNarrow: without a word about it the layers are tried from time to time, and ever more rarely.
 func TestLineStaysNarrow(t *testing.T) {
 	s := newScene(t, Bitrate{})

@@ -59,7 +59,11 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) bool {
 		u.look(size, now)
 		return u.widened
 	}
-	u.narrow, u.widened, u.large = true, false, passing{least: u.delays.base()}
+	if !u.narrow {
+		u.large = passing{least: u.delays.base()}
+	}
+	u.narrow, u.widened = true, false
+	u.large.pause()
 	rate = max(int64(kept*float64(rate)), lowest)
 	if u.limit == 0 {
 		u.limit, u.since = rate, now
@@ -94,6 +98,9 @@ func (u *Uplink) Widened() bool {
 	u.widened = false
 	return widened
 }
+
+// pause leaves out a time in which more is sent than the line carries. What is usual without that is still known.
+func (w *passing) pause() { w.since, w.sum, w.n = 0, 0, 0 }
 
 // halved takes how long a large packet waited, and reports whether they do not wait half as long as before.
 func (w *passing) halved(wait, now time.Duration) bool {

@@ -198,17 +198,24 @@ func TestUplinkBecomesWide(t *testing.T) {
 		name   string
 		line   line
 		narrow time.Duration
+		tried  time.Duration // before it becomes wide the client sent all layers again; 0 = it did not
 	}{
-		{"after 20 s", plain, 20 * time.Second},
-		{"after two minutes", plain, 2 * time.Minute},
-		{"with 10 ms jitter", with(func(l *line) { l.jitter = 10 * time.Millisecond }), 20 * time.Second},
-		{"with 10 % loss", with(func(l *line) { l.loss = 0.1 }), 20 * time.Second},
+		{"after 20 s", plain, 20 * time.Second, 0},
+		{"after two minutes", plain, 2 * time.Minute, 0},
+		{"with 10 ms jitter", with(func(l *line) { l.jitter = 10 * time.Millisecond }), 20 * time.Second, 0},
+		{"with 10 % loss", with(func(l *line) { l.loss = 0.1 }), 20 * time.Second, 0},
+		{"after a try in vain", plain, 9 * time.Second, 2 * time.Second},
+		{"long after a try in vain", plain, 9 * time.Second, 10 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPublisher(tc.line)
 			p.run(10 * time.Second)
 			p.line.rate = narrow
 			p.run(tc.narrow)
+			if tc.tried > 0 {
+				p.limit = 0
+				p.run(tc.tried)
+			}
 			if p.began == 0 || len(p.widened) > 0 {
 				t.Fatalf("limit found after %v, the line found wide after %v", p.began, p.widened)
 			}

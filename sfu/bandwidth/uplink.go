@@ -28,6 +28,7 @@ type Uplink struct {
 	limit  int64         // bits/s, 0 = none
 	since  time.Duration // when the limit began
 	fresh  time.Duration // by the client's clock: what left before knew nothing of the limit
+	second span          // packets that waited right after the limit began; packets is 0 once that is known
 
 	narrow  bool // a limit was found, and nothing says yet that the line is wide
 	widened bool // that was found and not told yet
@@ -56,6 +57,7 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) bool {
 	u.delays.note(at, now, size, u.fresh, now)
 	rate, over := u.delays.overuse(u.rates.rate(), now)
 	if !over {
+		u.confirm(size, now)
 		u.look(size, now)
 		return u.widened
 	}
@@ -67,6 +69,7 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) bool {
 	rate = max(int64(kept*float64(rate)), lowest)
 	if u.limit == 0 {
 		u.limit, u.since = rate, now
+		u.second = span{packets: 1, from: now}
 	}
 	u.limit = min(u.limit, rate)
 	u.fresh = at + u.delays.latest + obeyedAfter
@@ -79,6 +82,25 @@ func (u *Uplink) Limit(now time.Duration) (bitrate int64, limited bool) {
 		u.limit = 0
 	}
 	return u.limit, u.limit != 0
+}
+
+// confirm lowers a limit that was measured partly from before the line became narrow: what comes next from its queue comes as fast as it is now.
+func (u *Uplink) confirm(size int, now time.Duration) {
+	p := &u.second
+	if p.packets == 0 {
+		return
+	}
+	if u.limit == 0 || u.delays.latest <= tolerated {
+		p.packets = 0
+		return
+	}
+	p.packets++
+	p.bytes += size
+	if length := now - p.from; length >= quickPeriod && p.packets > quickPackets {
+		rate := int64(p.bytes) * 8 * int64(time.Second) / int64(length)
+		u.limit = min(u.limit, max(int64(kept*float64(rate)), lowest))
+		p.packets = 0
+	}
 }
 
 // look follows how a narrow line is, with a packet that just came.

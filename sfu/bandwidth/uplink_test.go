@@ -27,6 +27,8 @@ type publisher struct {
 	news         bool // from Note
 }
 
+const passOn = 300 * time.Millisecond // after that receivers are told
+
 func newPublisher(l line) *publisher {
 	l.random = rand.New(rand.NewPCG(7, 9))
 	return &publisher{line: &l, now: time.Second}
@@ -226,5 +228,27 @@ func TestUplinkBecomesWide(t *testing.T) {
 				t.Errorf("found wide at %v, want it once, within 3 s of %v", p.widened, turned)
 			}
 		})
+	}
+}
+
+// TestUplinkLimitsAreRight: whenever the line becomes narrow, what the client is told soon fits.
+func TestUplinkLimitsAreRight(t *testing.T) {
+	const steps = 300
+	large := 0
+	for i := range steps {
+		p := newPublisher(with(func(l *line) { l.jitter = time.Duration(i%3) * 5 * time.Millisecond }))
+		p.run(3*time.Second + time.Duration(i)*time.Millisecond)
+		p.line.rate = narrow
+		for turned := p.now; p.began == 0 && p.now-turned < time.Second; {
+			p.run(time.Millisecond)
+		}
+		p.run(passOn - 20*time.Millisecond)
+		if p.said == 0 || p.said > narrow {
+			large++
+		}
+	}
+	t.Logf("of %d limits %d are too large", steps, large)
+	if large > steps/100 {
+		t.Errorf("of %d limits %d are too large after %v", steps, large, passOn)
 	}
 }

@@ -100,12 +100,12 @@ func (in *Intake) readLoop(home int) {
 			}
 			continue // an ICMP error of some destination
 		}
-		taken += in.take(inbox, time.Now())
+		taken += in.handOn(inbox, time.Now())
 	}
 }
 
-// take hands on what the inbox has, and returns how many datagrams that were.
-func (in *Intake) take(inbox *udp.Inbox, now time.Time) (datagrams int) {
+// handOn deals with what the inbox has, and returns how many datagrams that were.
+func (in *Intake) handOn(inbox *udp.Inbox, now time.Time) (datagrams int) {
 	var last netip.AddrPort // the packets of a frame come one after the other
 	var to Receiver
 	for i := range inbox.Len() {
@@ -115,7 +115,7 @@ func (in *Intake) take(inbox *udp.Inbox, now time.Time) (datagrams int) {
 		}
 		for len(b) > 0 {
 			n := min(size, len(b))
-			in.deal(b[:n:n], from, to, now)
+			in.give(b[:n:n], from, to, now)
 			b = b[n:]
 			datagrams++
 		}
@@ -123,8 +123,8 @@ func (in *Intake) take(inbox *udp.Inbox, now time.Time) (datagrams int) {
 	return datagrams
 }
 
-// deal gives a datagram to whoever is to have it; media of nobody is dropped.
-func (in *Intake) deal(b []byte, from netip.AddrPort, to Receiver, now time.Time) {
+// give passes a datagram to whoever is to have it; media of nobody is dropped.
+func (in *Intake) give(b []byte, from netip.AddrPort, to Receiver, now time.Time) {
 	switch {
 	case !isMedia(b):
 		in.pass(b, from)

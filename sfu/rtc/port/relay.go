@@ -35,7 +35,7 @@ func (p *Ports) Intake(at netip.AddrPort) *Intake {
 
 // Take takes a datagram as if it had come to a socket. It may write to b, and has it only until it returns.
 func (in *Intake) Take(b []byte, from netip.AddrPort, now time.Time) {
-	in.deal(b, from, in.receiver(from), now)
+	in.give(b, from, in.receiver(from), now)
 }
 
 // Taken has what was taken dealt with, by the caller if home is the index of a core that it works for; -1 if not.

@@ -255,7 +255,7 @@ func (st *stream) place(in *inbound) bool {
 		st.restart(in)
 		return true
 	case packet.Late:
-		if tries := st.losses.Found(in.seq, in.at); tries > 0 {
+		if tries := st.losses.Found(in.seq, p.Retransmitted, in.at); tries > 0 {
 			retransmitted = true
 		}
 	case packet.Newest:

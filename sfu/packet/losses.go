@@ -75,15 +75,16 @@ func (l *Losses) Add(end, n uint64, now time.Duration) {
 	l.patience -= l.patience / 16 // where packets get lost and never overtake each other it ends soon
 }
 
-// Found notes that a packet arrived after all and returns how often it was asked for, 0 if it came on its own: before an answer could.
-func (l *Losses) Found(seq uint64, now time.Duration) (tries int) {
+// Found notes that a packet arrived after all and returns how often it was asked for, 0 if it came on its own: before an answer could. Again says that it is
+// known to be sent again; browsers do that unasked, too, when feedback tells them of a loss.
+func (l *Losses) Found(seq uint64, again bool, now time.Duration) (tries int) {
 	i := slices.IndexFunc(l.missing, func(m loss) bool { return m.seq == seq })
 	if i < 0 {
 		return 0
 	}
 	m := l.missing[i]
 	l.missing = slices.Delete(l.missing, i, i+1)
-	if m.tries > 0 && now-m.asked >= l.spacing/2 {
+	if again || m.tries > 0 && now-m.asked >= l.spacing/2 {
 		return m.tries
 	}
 	l.patience = min(max(l.patience, now-m.missed), maxNackPatience)

@@ -155,7 +155,7 @@ func TestLosses(t *testing.T) {
 	}
 	due(0, low(70002, 70003, 70004)...)
 	due(69)
-	if tries := l.Found(70003, ms(60)); tries != 1 {
+	if tries := l.Found(70003, false, ms(60)); tries != 1 {
 		t.Errorf("found after %d tries, want 1", tries)
 	}
 	due(70, low(70002, 70004)...)
@@ -198,7 +198,7 @@ func TestLossesThatCross(t *testing.T) {
 	if got := l.Due(ms(50), nil); len(got) != 1 {
 		t.Errorf("not asked for again after a round trip and a quarter")
 	}
-	if tries := l.Found(99, ms(52)); tries != 2 {
+	if tries := l.Found(99, false, ms(52)); tries != 2 {
 		t.Errorf("found after %d tries, want 2", tries)
 	}
 	l.Add(200, 1, ms(100))
@@ -211,11 +211,14 @@ func TestLossesThatCross(t *testing.T) {
 func TestLossesAreNotDisorder(t *testing.T) {
 	var l Losses
 	l.SetRTT(ms(40))
+	l.Add(50, 1, ms(0))
+	l.Due(ms(0), nil)
+	l.Found(49, true, ms(10))
 	l.Add(100, 1, ms(0))
 	if got := l.Due(ms(0), nil); len(got) != 1 {
-		t.Fatal("without disorder the first packet is asked for at once")
+		t.Fatal("without disorder, but with one that was sent again unasked, the first packet is asked for at once")
 	}
-	if tries := l.Found(99, ms(15)); tries != 0 {
+	if tries := l.Found(99, false, ms(15)); tries != 0 {
 		t.Errorf("found after %d tries, but no answer comes within 15 of 40 ms", tries)
 	}
 	l.Add(200, 1, ms(100))
@@ -225,7 +228,7 @@ func TestLossesAreNotDisorder(t *testing.T) {
 	if got := l.Due(ms(115), nil); len(got) != 1 {
 		t.Error("not asked for after 15 ms")
 	}
-	if tries := l.Found(199, ms(155)); tries != 1 {
+	if tries := l.Found(199, false, ms(155)); tries != 1 {
 		t.Errorf("found after %d tries, want 1: the answer", tries)
 	}
 	for n := range 100 { // only losses from here
@@ -236,9 +239,9 @@ func TestLossesAreNotDisorder(t *testing.T) {
 	if got := l.Due(ms(2001), nil); len(got) != 1 {
 		t.Error("the disorder of long ago still delays")
 	}
-	l.Found(2999, ms(2005))
+	l.Found(2999, false, ms(2005))
 	l.Add(4000, 1, ms(3000))
-	l.Found(3999, ms(3900))
+	l.Found(3999, false, ms(3900))
 	l.Add(5000, 1, ms(4000))
 	if got := l.Due(ms(4000)+maxNackPatience, nil); len(got) != 1 {
 		t.Error("patience has no bound")
@@ -316,7 +319,7 @@ func TestLossesOfAQueue(t *testing.T) {
 		l.Arrived(seq)
 		for _, s := range l.Due(at, nil) {
 			delete(missed, uint64(s))
-			l.Found(uint64(s), at+ms(40))
+			l.Found(uint64(s), false, at+ms(40))
 		}
 	}
 	if len(missed) > 3 {

@@ -3,11 +3,12 @@ package sfu
 import "time"
 
 const (
-	settleLine = time.Second            // until a browser has given up what its line does not carry
-	tryLine    = 4 * time.Second        // for layers that were switched on again to come
-	firstPause = 8 * time.Second        // before they are, if nobody says that the line is wide; doubled each time that they do not come
-	mostPauses = 3                      // doublings
-	nextTry    = 500 * time.Millisecond // in place of that, if somebody said so during one in vain
+	settleLine = time.Second             // until a browser has given up what its line does not carry
+	tryLine    = 3 * time.Second         // for layers that were switched on again to come: they take one
+	firstPause = 8 * time.Second         // before they are, if nobody says that the line is wide; doubled each time that they do not come
+	mostPauses = 3                       // doublings
+	soonPause  = 1500 * time.Millisecond // in place of that, once somebody said so: browsers do not always try what the line carries
+	soonTries  = 2                       // after such pauses
 )
 
 // lineState is how things are with the line over which a participant publishes.
@@ -31,7 +32,7 @@ type line struct {
 	state lineState
 	at    time.Time // when it is looked at next, unless it is wide
 	tries int       // that failed
-	wide  bool      // while trying: this was said since then
+	soon  int       // tries that are still to follow soon, if they are in vain
 }
 
 // Line says that the line over which the participant publishes has become narrow, or seems to be wide again.
@@ -43,10 +44,12 @@ func (p *Participant) Line(narrow bool, now time.Time) {
 	case narrow && p.line.state == lineWide:
 		p.enterLocked(lineSettling, settleLine, &b)
 	case !narrow && p.line.state == lineNarrow:
-		p.line.tries = 0
+		p.line.tries, p.line.soon = 0, soonTries
 		p.tryLocked(&b)
-	case p.line.state == lineTrying:
-		p.line.wide = !narrow
+	case !narrow && p.line.state == lineTrying:
+		p.line.tries, p.line.soon = 0, soonTries
+	case narrow:
+		p.line.soon = 0
 	}
 	p.room.mu.Unlock()
 	b.finish()
@@ -92,9 +95,9 @@ func (p *Participant) judgeLineLocked(b *batch) {
 		p.line = line{}
 		return
 	}
-	if p.line.wide { // which came too late for what the browser does when they are switched on
-		p.enterLocked(lineNarrow, nextTry, b)
-		p.line.tries, p.line.wide = 0, false
+	if p.line.soon > 0 {
+		p.line.soon--
+		p.enterLocked(lineNarrow, soonPause, b)
 		return
 	}
 	p.enterLocked(lineNarrow, firstPause<<min(p.line.tries, mostPauses), b)

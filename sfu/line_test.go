@@ -46,10 +46,16 @@ func TestLineBecomesNarrow(t *testing.T) {
 	s.feed(9*time.Second, s.low, s.voice)
 	s.wantTold("tried in vain", Low) // the newest counts
 	s.alice.Line(false, s.now)
-	s.feed(5*time.Second, s.low, s.voice)
-	s.wantTold("when the line seemed to be wide", Low)
+	for range soonTries {
+		s.feed(3200*time.Millisecond, s.low, s.voice)
+		s.wantTold("when the line seemed to be wide", Low)
+		s.feed(1500*time.Millisecond, s.low, s.voice)
+		s.wantTold("when it was not, soon", High)
+	}
+	s.feed(3200*time.Millisecond, s.low, s.voice)
+	s.wantTold("when it was not in the end", Low)
 	s.feed(8*time.Second, s.low, s.voice)
-	s.wantTold("when it was not", High)
+	s.wantTold("when it was not, after long", High)
 	s.feed(20*time.Second, s.all()...)
 	s.wantTold("when all comes")
 	if got := carol.Stats().Current.Spatial; got != 2 {
@@ -67,14 +73,16 @@ func TestLineBecomesWideDuringTry(t *testing.T) {
 	s.feed(700*time.Millisecond, s.low, s.voice)
 	s.wantTold("after eight seconds", High)
 	s.alice.Line(true, s.now) // that was too much
-	s.feed(2*time.Second, s.low, s.voice)
+	s.feed(time.Second, s.low, s.voice)
 	s.alice.Line(false, s.now)
 	s.feed(time.Second, s.low, s.voice)
 	s.wantTold("when the line became wide")
 	s.feed(time.Second, s.low, s.voice)
 	s.wantTold("when the try was in vain", Low)
+	s.feed(time.Second, s.low, s.voice)
+	s.wantTold("right after that")
 	s.feed(700*time.Millisecond, s.low, s.voice)
-	s.wantTold("right after that", High)
+	s.wantTold("a second and a half after that", High)
 	s.feed(10*time.Second, s.all()...)
 	s.wantTold("when all comes")
 }
@@ -100,7 +108,7 @@ func TestLineStaysNarrow(t *testing.T) {
 			last = q
 		}
 	}
-	want := []time.Duration{9 * time.Second, 29 * time.Second, 65 * time.Second, 133 * time.Second, 201 * time.Second}
+	want := []time.Duration{9 * time.Second, 28 * time.Second, 63 * time.Second, 130 * time.Second, 197 * time.Second}
 	if !slices.Equal(on, want) {
 		t.Errorf("tried after %v, want %v", on, want)
 	}

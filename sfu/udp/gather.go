@@ -11,8 +11,8 @@ import (
 const (
 	paceBatches = 64 // after so many the pace of a socket is looked at anew
 	dense       = time.Millisecond
-	crowded     = 0.4 // of its time that a loop works: from there on it trades as much delay for it as it may
-	leastGather = 4   // a loop that has nearly nothing to do trades a fourth of that
+	crowded     = 0.3 // of its time that a loop works: from there on it trades as much delay for it as it may
+	leastGather = 2   // a loop that has nearly nothing to do trades half of that
 )
 
 // gatherer receives from one socket in batches that are worth their while: where datagrams come thick it lets them gather. Each batch costs a wake-up, and

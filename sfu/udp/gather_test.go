@@ -24,7 +24,7 @@ func TestPace(t *testing.T) {
 		{"many", 0, 20, 400 * time.Microsecond, 1, 1280 * time.Microsecond},
 		{"more than one core takes", 0, BatchSize, 100 * time.Microsecond, 1, 100 * time.Microsecond},
 		{"without an end", 0, BatchSize, 0, 1, 0},
-		{"on, with time to spare", longest, 5, longest, 0.2, longest / 2},
+		{"on, with time to spare", longest, 5, longest, crowded * 3 / 4, longest * 3 / 4},
 		{"on, with hardly anything to do", longest, 5, longest, 0.01, longest / leastGather},
 		{"on, without time to spare", longest / 2, 5, longest, crowded, longest},
 		{"on, at its end", longest, 5, longest, 1, longest},

@@ -11,7 +11,7 @@ import (
 const (
 	paceBatches = 64 // after so many the pace of a socket is looked at anew
 	dense       = time.Millisecond
-	crowded     = 0.3 // of its time that a loop works: from there on it trades as much delay for it as it may
+	crowded     = 0.4 // of its time that a loop works: from there on it trades as much delay for it as it may
 	leastGather = 2   // a loop that has nearly nothing to do trades half of that
 )
 

@@ -143,15 +143,14 @@ func (c *crossing) arrive() {
 
 // ask sends what there is to ask for on its way; that never gets lost.
 func (c *crossing) ask() {
-	for i := range c.c {
-		for _, seq := range c.Nacks(int8(i), c.now) {
-			c.nacks++
-			if c.sent[i][seq].alive {
-				c.needless++
-			}
-			c.asked = append(c.asked, upload{at: c.now.Add(uplinkDelay), stream: int8(i), p: pkt{seq: seq}})
+	asked := c.requests()
+	c.nacks += len(asked)
+	for _, r := range asked {
+		if c.sent[r.stream][r.p.seq].alive {
+			c.needless++
 		}
 	}
+	c.asked = append(c.asked, asked...)
 }
 
 // answer sends again what has been sent, but no sooner than a round trip and 5 ms after it was last, as Chromium does.

@@ -107,14 +107,21 @@ func (u *uplink) carry() {
 	}
 }
 
-// ask sends what there is to ask for on its way.
-func (u *uplink) ask() {
-	for i := range u.c {
-		for _, seq := range u.Nacks(int8(i), u.now) {
-			u.nacks++
-			u.asked = append(u.asked, upload{at: u.now.Add(uplinkDelay), stream: int8(i), p: pkt{seq: seq}})
+// requests is what there is to ask for now, by when the publisher hears of it.
+func (cs *cameras) requests() (asked []upload) {
+	for i := range cs.c {
+		for _, seq := range cs.Nacks(int8(i), cs.now) {
+			asked = append(asked, upload{at: cs.now.Add(uplinkDelay), stream: int8(i), p: pkt{seq: seq}})
 		}
 	}
+	return asked
+}
+
+// ask sends what there is to ask for on its way.
+func (u *uplink) ask() {
+	asked := u.requests()
+	u.nacks += len(asked)
+	u.asked = append(u.asked, asked...)
 }
 
 // answer sends packets again, each once in a round trip, as browsers do.

@@ -66,7 +66,7 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) bool {
 	}
 	u.narrow, u.widened = true, false
 	u.large.pause()
-	rate = max(int64(kept*float64(rate)), lowest)
+	rate = toldOf(rate)
 	if u.limit == 0 {
 		u.limit, u.since = rate, now
 		u.second = span{packets: 1, from: now}
@@ -75,6 +75,9 @@ func (u *Uplink) Note(left uint32, size int, now time.Duration) bool {
 	u.fresh = at + u.delays.latest + obeyedAfter
 	return true
 }
+
+// toldOf is what a client is told of a line that carries so many bits/s.
+func toldOf(rate int64) int64 { return max(int64(kept*float64(rate)), lowest) }
 
 // Limit is how many bits/s the client may send at present; false means that there is no limit.
 func (u *Uplink) Limit(now time.Duration) (bitrate int64, limited bool) {
@@ -98,7 +101,7 @@ func (u *Uplink) confirm(size int, now time.Duration) {
 	p.bytes += size
 	if length := now - p.from; length >= quickPeriod && p.packets > quickPackets {
 		rate := int64(p.bytes) * 8 * int64(time.Second) / int64(length)
-		u.limit = min(u.limit, max(int64(kept*float64(rate)), lowest))
+		u.limit = min(u.limit, toldOf(rate))
 		p.packets = 0
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"callserver/internal/config"
 	"callserver/sfu"
+	"callserver/sfu/egress"
 	"callserver/sfu/load"
 	"callserver/signalling"
 )
@@ -25,7 +26,7 @@ type overload struct {
 	governor *load.Governor
 	rooms    *sfu.Rooms
 	sessions *signalling.Server
-	packets  func() uint64 // sent since the start
+	sent     func() egress.Stats
 	log      *slog.Logger
 
 	mu   sync.Mutex
@@ -39,26 +40,27 @@ type loadStats struct {
 	Refused uint64 // newcomers
 }
 
-func newOverload(c *config.Config, rooms *sfu.Rooms, sessions *signalling.Server, packets func() uint64, log *slog.Logger) *overload {
+func newOverload(c *config.Config, rooms *sfu.Rooms, sessions *signalling.Server, sent func() egress.Stats, log *slog.Logger) *overload {
 	limits := load.Limits{CPU: float64(c.Limits.Overload.CPU) / 100, Packets: float64(c.Limits.Overload.Packets)}
-	return &overload{limits: limits, governor: load.New(limits), rooms: rooms, sessions: sessions, packets: packets, log: log}
+	return &overload{limits: limits, governor: load.New(limits), rooms: rooms, sessions: sessions, sent: sent, log: log}
 }
 
 // usage is what was used up to a moment.
 type usage struct {
-	at      time.Time
-	cpu     time.Duration
-	packets uint64
+	at   time.Time
+	cpu  time.Duration
+	sent egress.Stats
 }
 
-func (o *overload) usage(now time.Time) usage { return usage{now, processTime(), o.packets()} }
+func (o *overload) usage(now time.Time) usage { return usage{now, processTime(), o.sent()} }
 
 // since is what was used since an earlier moment.
 func (u usage) since(v usage) load.Sample {
-	passed := u.at.Sub(v.at).Seconds()
+	passed, packets := u.at.Sub(v.at).Seconds(), u.sent.Packets-v.sent.Packets
 	return load.Sample{
 		CPU:     (u.cpu - v.cpu).Seconds() / passed / float64(runtime.GOMAXPROCS(0)),
-		Packets: float64(u.packets-v.packets) / passed,
+		Packets: float64(packets) / passed,
+		FanOut:  time.Duration((u.sent.FanOut-v.sent.FanOut)/max(packets, 1)) * time.Microsecond,
 	}
 }
 
@@ -111,18 +113,22 @@ func (o *overload) tell(s load.Sample, v load.Verdict, before load.Level) {
 	if v.Worst == load.Packets {
 		setting, is, limit = "limits.load.packets", fmt.Sprintf("%.0f/s", s.Packets), fmt.Sprintf("%.0f/s", o.limits.Packets)
 	}
-	log := o.log.With("setting", setting, "limit", limit, "is", is, "late", s.Late.Round(time.Millisecond), "by", v.Worst.String())
+	remedy := "raise the setting, give this server more processor, or add another server"
+	if v.Worst == load.FanOut {
+		remedy = "the last in a large call wait for all before them: give this server more cores, among which they are divided"
+	}
+	log := o.log.With("setting", setting, "limit", limit, "is", is, "late", s.Late.Round(time.Millisecond), "fan_out", s.FanOut.Round(time.Millisecond), "by", v.Worst.String())
 	switch {
 	case v.Level == load.Calm:
 		log.Info("the load is well below the limit again")
 	case v.Level < before:
 		log.Info("the load falls: newcomers are admitted again", "withheld", v.Budget > 0)
 	case v.Level == load.Near:
-		log.Warn("near the limit of limits.load: beyond it upper video layers are withheld, then newcomers refused - raise the setting or give this server more processor")
+		log.Warn("near the limit of limits.load: beyond it upper video layers are withheld, then newcomers refused - " + remedy)
 	case v.Level == load.Shedding:
 		log.Warn("at the limit of limits.load: upper video layers are withheld")
 	case v.Level == load.Full:
-		log.Warn("at the limit of limits.load: newcomers are refused, running calls go on - raise the setting, give this server more processor, or add another server")
+		log.Warn("at the limit of limits.load: newcomers are refused, running calls go on - " + remedy)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"callserver/internal/config"
 	"callserver/internal/telemetry"
 	"callserver/sfu"
+	"callserver/sfu/egress"
 	"callserver/sfu/load"
 	"callserver/signalling"
 	"callserver/signalling/token"
@@ -21,7 +22,7 @@ func TestOverload(t *testing.T) {
 	rooms := sfu.New(sfu.Options{AutoCreate: true})
 	sessions := signalling.New(signalling.Options{Rooms: rooms})
 	c := &config.Config{Limits: config.Limits{Overload: config.Overload{CPU: 80}}}
-	o := newOverload(c, rooms, sessions, func() uint64 { return 0 }, log)
+	o := newOverload(c, rooms, sessions, func() egress.Stats { return egress.Stats{} }, log)
 	now := time.Now()
 	work := func(cpu float64) {
 		said.Reset()
@@ -57,19 +58,43 @@ func TestOverload(t *testing.T) {
 // Packets are counted, and their setting is named.
 func TestOverloadByPackets(t *testing.T) {
 	var said strings.Builder
-	rooms, sent := sfu.New(sfu.Options{}), uint64(100)
+	rooms, sent := sfu.New(sfu.Options{}), egress.Stats{Packets: 100}
 	c := &config.Config{Limits: config.Limits{Overload: config.Overload{Packets: 1_000}}}
-	o := newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), func() uint64 { return sent }, telemetry.Logger(&said, telemetry.LogOptions{}))
+	o := newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), func() egress.Stats { return sent }, telemetry.Logger(&said, telemetry.LogOptions{}))
 	now := time.Now()
 	for range 10 {
 		before := o.usage(now)
-		now, sent = now.Add(2*time.Second), sent+2_200
+		now, sent.Packets = now.Add(2*time.Second), sent.Packets+2_200
 		o.judge(o.usage(now).since(before), now)
 	}
 	if s := o.stats(); s.Level != load.Full || s.Packets < 1_099 || s.Packets > 1_101 {
 		t.Errorf("1,100 packets a second of 1,000: %+v", s)
 	}
 	if !strings.Contains(said.String(), "setting=limits.load.packets limit=1000/s is=1100/s") {
+		t.Errorf("said %q", &said)
+	}
+}
+
+// What it took to send to all is the mean of the packets sent meanwhile, and the log names what helps.
+func TestOverloadByFanOut(t *testing.T) {
+	var said strings.Builder
+	rooms, sent := sfu.New(sfu.Options{}), egress.Stats{Packets: 100, FanOut: 1_000_000}
+	c := &config.Config{Limits: config.Limits{Overload: config.Overload{CPU: 80}}}
+	o := newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), func() egress.Stats { return sent }, telemetry.Logger(&said, telemetry.LogOptions{}))
+	now := time.Now()
+	for range 10 {
+		before := o.usage(now)
+		now = now.Add(time.Second)
+		sent.Packets += 2_000
+		sent.FanOut += 2_000 * 12_000
+		s := o.usage(now).since(before)
+		s.CPU = 0.4
+		o.judge(s, now)
+	}
+	if s := o.stats(); s.Level != load.Full || s.FanOut != 12*time.Millisecond || s.Worst != load.FanOut {
+		t.Errorf("12 ms for each packet: %+v", s)
+	}
+	if !strings.Contains(said.String(), "give this server more cores") || !strings.Contains(said.String(), "fan_out=12ms by=fan-out") {
 		t.Errorf("said %q", &said)
 	}
 }

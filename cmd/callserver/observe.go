@@ -132,6 +132,7 @@ func (s *server) observeLoad() {
 		gauge("load_level", "What is done about the load: 0 nothing, 1 it is near the limit, 2 upper video layers are withheld, 3 newcomers are refused.", func(v loadStats) int { return int(v.Level) }),
 		ratio("load_cpu_ratio", "Processor time of this process, as a share of the cores that it may use.", func(v loadStats) float64 { return v.CPU }),
 		ratio("load_lateness_seconds", "By how much timers run late, on average of the last second.", func(v loadStats) float64 { return v.Late.Seconds() }),
+		ratio("load_fanout_seconds", "How long it takes to send to all receivers what came in at once, on average of the packets sent in the last second.", func(v loadStats) float64 { return v.FanOut.Seconds() }),
 		gauge("load_packets", "Packets sent to clients, a second.", func(v loadStats) int { return int(v.Packets) }),
 		gauge("media_sent_bits", "Media sent to all participants, in bits a second.", func(v loadStats) int { return int(v.Sent) }),
 		gauge("media_wanted_bits", "What would be sent if the load withheld nothing, in bits a second.", func(v loadStats) int { return int(v.Wanted) }),

@@ -18,6 +18,7 @@ import (
 	"callserver/internal/config"
 	"callserver/internal/telemetry"
 	"callserver/sfu"
+	"callserver/sfu/egress"
 	"callserver/sfu/rtc"
 	"callserver/sfu/rtc/port"
 	"callserver/signalling"
@@ -108,7 +109,7 @@ func newServer(c *config.Config, log *slog.Logger) (_ *server, err error) {
 		calls.ICEServers = s.relay.servers
 	}
 	s.sessions = signalling.New(calls)
-	s.overload = newOverload(c, s.rooms, s.sessions, func() uint64 { return s.engine.Stats().Egress.Packets }, log)
+	s.overload = newOverload(c, s.rooms, s.sessions, func() egress.Stats { return s.engine.Stats().Egress }, log)
 	s.client = livekit.New(livekit.Options{Server: s.sessions, Keys: keys, Logger: log})
 	s.directory = directory(c)
 	signing, err := signingKeys(c)

@@ -196,6 +196,32 @@ func TestFanOut(t *testing.T) {
 	}
 }
 
+// TestFanOutTime has each client take its time: the last wait for all before them, and it counts for each of the packets.
+func TestFanOutTime(t *testing.T) {
+	const clients, each = 5, 2 * time.Millisecond
+	pool := newPool(t, 1)
+	source := forward.NewSource(forward.SourceOptions{Codec: codec.Opus})
+	var last *client
+	for i := range uint32(clients) {
+		last = newClient(t, pool.Assign(), 100+i)
+		last.SetPath(&Path{Write: func([]byte) {
+			for begin := time.Now(); time.Since(begin) < each; {
+				runtime.Gosched()
+			}
+		}})
+		source.Attach(last, forward.SinkOptions{})
+	}
+	source.Push(forward.Layer{}, audio(t, 1, []byte{7}), start)
+	begin := time.Now()
+	pool.Run(0)
+	wait(last)
+	took := time.Since(begin)
+	s := pool.Stats()
+	if mean := time.Duration(s.FanOut/max(s.Packets, 1)) * time.Microsecond; s.Packets != clients || mean < clients*each-time.Microsecond || mean > took {
+		t.Errorf("%d packets, %v on average, of %v", s.Packets, mean, took)
+	}
+}
+
 // TestSockets sends over sockets: runs of equal packets, padded where that is allowed, and RTCP between them.
 func TestSockets(t *testing.T) {
 	pool := newPool(t, 1)

@@ -76,6 +76,7 @@ func (p *Pool) Run(home int) {
 // Stats is what a Pool has done.
 type Stats struct {
 	Packets, Bytes uint64 // sealed and handed on
+	FanOut         uint64 // for each of the packets how long its turn took, in microseconds: divided by Packets, how long it takes to send to all who are to get something
 	Refused        uint64 // not sent: they would have been a second packet under one number
 	Overflows      uint64 // deliveries dropped because a worker was too far behind
 	Calls, Lost    uint64 // system calls; datagrams that the kernel refused
@@ -89,6 +90,7 @@ func (p *Pool) Stats() Stats {
 	for _, w := range p.workers {
 		s.Packets += w.counts.packets.Load()
 		s.Bytes += w.counts.bytes.Load()
+		s.FanOut += w.counts.fanOut.Load()
 		s.Refused += w.counts.refused.Load()
 		s.Overflows += w.counts.overflows.Load()
 		w.turn.Lock()
@@ -126,6 +128,7 @@ type Worker struct {
 	room     []byte // slots of slotSize, nil until first used
 	chain    [slots]link
 	used     int
+	sent     int    // packets, in this turn
 	touched  []*Leg // legs with packets in slots
 	outboxes map[*udp.Socket]*udp.Outbox
 }
@@ -137,7 +140,7 @@ type link struct {
 }
 
 type counts struct {
-	packets, bytes, refused, overflows atomic.Uint64
+	packets, bytes, fanOut, refused, overflows atomic.Uint64
 }
 
 // Take implements forward.Lane. Run works on it.
@@ -203,7 +206,7 @@ func (w *Worker) unlock() {
 
 // work does what is queued and sends what came of it.
 func (w *Worker) work() {
-	w.now = time.Since(w.start)
+	w.now, w.sent = time.Since(w.start), 0
 	w.pending.Store(false)
 	w.mu.Lock()
 	w.deliveries, w.taken = w.taken[:0], w.deliveries
@@ -218,6 +221,9 @@ func (w *Worker) work() {
 		clear(w.taken)
 	}
 	w.flush()
+	if w.sent > 0 {
+		w.counts.fanOut.Add(uint64(w.sent) * uint64((time.Since(w.start) - w.now).Microseconds()))
+	}
 }
 
 func (w *Worker) deliver() { forward.Deliver(w.taken) }
@@ -268,6 +274,7 @@ func (w *Worker) flush() {
 	for i := range w.chain[:w.used] {
 		bytes += w.chain[i].size
 	}
+	w.sent += w.used
 	w.counts.packets.Add(uint64(w.used))
 	w.counts.bytes.Add(uint64(bytes))
 	clear(w.touched)

@@ -12,13 +12,14 @@ const (
 	CPU      Measure = iota // processor time
 	Packets                 // packets sent
 	Lateness                // timers that run late: others use the processor, too, or the machine stalls
+	FanOut                  // the time until what came in has been sent to all: the last wait for those before them
 )
 
-func (m Measure) String() string { return [...]string{"cpu", "packets", "lateness"}[m] }
+func (m Measure) String() string { return [...]string{"cpu", "packets", "lateness", "fan-out"}[m] }
 
 // Limits are where overload begins. Zero means no limit.
 type Limits struct {
-	CPU     float64 // share of the cores that this process may use, 0 to 1; without it, lateness is not looked at either
+	CPU     float64 // share of the cores that this process may use, 0 to 1; without it, lateness and fan-out are not looked at either
 	Packets float64 // sent to participants, a second
 }
 
@@ -27,6 +28,7 @@ type Sample struct {
 	CPU     float64       // share of the cores that this process may use
 	Packets float64       // sent to participants, a second
 	Late    time.Duration // by how much a timer ran late, on average
+	FanOut  time.Duration // how long it took to send to all what came in at once, on average of the packets sent
 
 	Sent   int64 // media sent to all participants together, in bits/s
 	Spare  int64 // what of it could still be withheld
@@ -65,7 +67,9 @@ const (
 	growth   = 1.10            // of the budget, each time that something comes back
 
 	tolerable  = 20 * time.Millisecond // of lateness: more than that is heard
-	complicity = 0.5                   // of the CPU limit: with less, others are to blame, and refusing would not help
+	complicity = 0.5                   // of the CPU limit: with less, others are to blame for lateness, and refusing would not help
+	prompt     = 10 * time.Millisecond // of fan-out: Go's scheduler lets others go first in the midst of one that takes longer, and then the last get theirs late
+	blip       = 1.25                  // of the limit: more than this no second of delay counts, as none of the processor does, so one alone, as of collected garbage, is no overload
 )
 
 // A Governor judges one server. Its owner's goroutine only.
@@ -118,8 +122,9 @@ func (g *Governor) measure(s Sample) (raw float64) {
 		cpu := s.CPU / g.limits.CPU
 		consider(CPU, cpu)
 		if cpu >= complicity {
-			consider(Lateness, float64(s.Late)/float64(tolerable))
+			consider(Lateness, min(blip, float64(s.Late)/float64(tolerable)))
 		}
+		consider(FanOut, min(blip, float64(s.FanOut)/float64(prompt)))
 	}
 	if g.limits.Packets > 0 {
 		consider(Packets, s.Packets/g.limits.Packets)

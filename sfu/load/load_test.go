@@ -15,7 +15,7 @@ type machine struct {
 	wanted, lowest int64   // bits/s of all layers, and of the lowest alone
 	capacity       float64 // bits/s that take the whole processor
 	other          float64 // share of the processor for everything but media
-	late           time.Duration
+	late, fanOut   time.Duration
 
 	verdict Verdict
 }
@@ -31,7 +31,7 @@ func (m *machine) sample() Sample {
 		sent = max(m.lowest, min(sent, b))
 	}
 	cpu := min(1, float64(sent)/m.capacity+m.other)
-	return Sample{CPU: cpu, Packets: float64(sent) / 8 / 1000, Late: m.late, Sent: sent, Spare: sent - m.lowest, Wanted: m.wanted}
+	return Sample{CPU: cpu, Packets: float64(sent) / 8 / 1000, Late: m.late, FanOut: m.fanOut, Sent: sent, Spare: sent - m.lowest, Wanted: m.wanted}
 }
 
 // run lets seconds pass and returns the levels that came, repetitions left out.
@@ -65,7 +65,9 @@ func TestLevels(t *testing.T) {
 		{"far over, not for media", cpu, func(m *machine) { m.wanted, m.lowest, m.other = 10e6, 5e6, 0.9 }, Full, 10e6, CPU},
 		{"late by others", cpu, func(m *machine) { m.wanted, m.late = 10e6, time.Second }, Calm, 0, CPU},
 		{"late", cpu, func(m *machine) { m.wanted, m.lowest, m.late = 50e6, 50e6, 30*time.Millisecond }, Full, 0, Lateness},
-		{"no limit", Limits{}, func(m *machine) { m.wanted, m.late = 200e6, time.Second }, Calm, 0, CPU},
+		{"a room so large that the last wait", cpu, func(m *machine) { m.wanted, m.lowest, m.fanOut = 30e6, 30e6, 11*time.Millisecond }, Full, 0, FanOut},
+		{"a large room", cpu, func(m *machine) { m.wanted, m.lowest, m.fanOut = 30e6, 30e6, 8*time.Millisecond }, Calm, 0, FanOut},
+		{"no limit", Limits{}, func(m *machine) { m.wanted, m.late, m.fanOut = 200e6, time.Second, time.Second }, Calm, 0, CPU},
 		{"packets", Limits{Packets: 5_000}, func(m *machine) { m.wanted, m.lowest = 80e6, 10e6 }, Shedding, 40e6, Packets},
 		{"packets, all of sound", Limits{CPU: 0.8, Packets: 5_000}, func(m *machine) { m.wanted, m.lowest = 44e6, 44e6 }, Full, 0, Packets},
 	} {
@@ -149,6 +151,19 @@ func TestBurst(t *testing.T) {
 	m.other = 0
 	if levels := m.run(10); m.verdict.Level != Calm || len(levels) > 2 || levels[0] > Near {
 		t.Errorf("levels %v after two seconds of a full processor", levels)
+	}
+}
+
+// A second in which garbage is collected, and what is sent to a large room takes much longer, withholds nothing.
+func TestBlip(t *testing.T) {
+	m := newMachine(t, Limits{CPU: 0.8})
+	m.wanted, m.lowest, m.fanOut = 50e6, 10e6, 7*time.Millisecond
+	m.run(30)
+	m.fanOut = 30 * time.Millisecond
+	m.run(1)
+	m.fanOut = 7 * time.Millisecond
+	if levels := m.run(10); m.verdict.Level != Calm || levels[0] > Near {
+		t.Errorf("levels %v after a second of long fan-out", levels)
 	}
 }
 

@@ -350,3 +350,111 @@ func TestEndOfFrameOnSlowLines(t *testing.T) {
 		}
 	}
 }
+
+// lane is a Lane that works when it is told to.
+type lane struct{ list []Delivery }
+
+func (l *lane) Take(d Delivery) { l.list = append(l.list, d) }
+
+func (l *lane) run() {
+	Deliver(l.list)
+	l.list = nil
+}
+
+// laneReceiver is a receiver of one.
+type laneReceiver struct {
+	receiver
+	lane
+}
+
+func (r *laneReceiver) Lane() Lane { return &r.lane }
+
+// TestLossInTheFirstKeyFrame has a receiver begin with a better stream, of whose key frame a packet is lost. It shows before the receiver's lane gets to
+// it, while the stream is still nobody's: all the same it is asked for.
+func TestLossInTheFirstKeyFrame(t *testing.T) {
+	for _, missing := range []int{0, 1, 2} {
+		cs := newCameras(t, 1)
+		var r laneReceiver
+		k := cs.Attach(&r, SinkOptions{Target: MaxTemporal(0)})
+		film := func(lost int) (p pkt) {
+			asked := cs.publisher.take()
+			for i := range cs.c {
+				ps := cs.c[i].frame(asked[i] > 0 || cs.c[i].frames == 0)
+				if i == 2 && lost >= 0 {
+					p = ps[lost]
+					ps = append(ps[:lost:lost], ps[lost+1:]...)
+				}
+				cs.push(int8(i), ps...)
+			}
+			return p
+		}
+		for range 60 {
+			film(-1)
+			r.run()
+			cs.wait(ms(33))
+		}
+		k.SetTarget(MaxTemporal(2))
+		lost := film(missing)
+		if missing == 2 { // shows with the next frame
+			cs.wait(ms(33))
+			film(-1)
+		}
+		if got := cs.Nacks(2, cs.now); !slices.Equal(got, []uint16{lost.seq}) {
+			t.Errorf("packet %d of the key frame: asked for %d, want %d", missing, got, lost.seq)
+		}
+		r.run()
+		cs.push(2, lost)
+		if r.run(); missing > 0 && k.Current().Spatial != 2 {
+			t.Errorf("packet %d of the key frame: stream %d is forwarded", missing, k.Current().Spatial)
+		}
+	}
+}
+
+// TestLostForGood has a packet never come, as often as it is asked for: receivers need a key frame, and would find out only after seconds.
+func TestLostForGood(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		key     int           // frames after the loss comes a key frame anyhow; 0 means never
+		queue   time.Duration // by which each frame comes later than the one before
+		discard bool          // nobody receives it
+		want    int
+	}{
+		{name: "for good", want: 1},
+		{name: "before a key frame", key: 3},
+		{name: "in a queue", queue: ms(20)},
+		{name: "for nobody", discard: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, SourceOptions{Codec: codec.VP8, ClockRate: 90_000, Video: true})
+			w.SetRTT(ms(40))
+			var r receiver
+			k := w.Attach(&r, SinkOptions{Target: MaxTemporal(0)})
+			v := camera{ssrc: 1, size: 3}
+			requests, at := 0, -1
+			for frame := range 150 {
+				ps := v.frame(frame == 0 || tc.key > 0 && frame == 60+tc.key)
+				if frame == 10 && tc.discard {
+					k.Detach()
+				}
+				if frame == 60 {
+					ps = append(ps[:1], ps[2:]...)
+				}
+				w.push(0, ps...)
+				for range 2 {
+					w.wait(ms(16))
+					w.Nacks(0, w.now)
+				}
+				w.wait(ms(1) + tc.queue)
+				if n := w.publisher.take()[0]; n > 0 && frame >= 60 {
+					if requests += n; at < 0 {
+						at = frame - 60
+					}
+					w.push(0, v.frame(true)...)
+				}
+			}
+			if requests != tc.want || at > 15 {
+				t.Errorf("%d requests, the first %d frames after the loss; want %d, within 15", requests, at, tc.want)
+			}
+		})
+	}
+}

@@ -140,7 +140,8 @@ func (s *Source) SenderReport(layer Layer, ntp uint64, rtp uint32, now time.Time
 }
 
 // Nacks returns the sequence numbers of one stream to ask the publisher for at this moment (RFC 4585 §6.2.1), in rising order: none of a stream
-// that nobody gets, or that has ended. Call it after a batch of reads and at least every 20 ms while Waits says so; it also repeats key frame requests.
+// that nobody gets, or that has ended. Call it after a batch of reads and at least every 20 ms while Waits says so; it also repeats key frame requests, and
+// makes one where a packet was asked for in vain.
 func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	st := s.stream(spatial)
 	if st == nil {
@@ -149,7 +150,7 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	at := s.since(now)
 	st.mu.Lock()
 	var seqs []uint16
-	if st.lowest != nil && s.live(at)&(1<<spatial) == 0 || at-time.Duration(st.taken.Load()) > historyAge {
+	if st.lowest != nil && s.live(at)&(1<<spatial) == 0 || st.forNobodyLocked(at) {
 		st.giveUpLocked() // for nobody
 	} else if st.end.overdue(at) {
 		st.losses.Add(st.end.seq+2, 1, at)
@@ -157,6 +158,9 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	if st.losses.Outstanding() > 0 {
 		seqs = st.losses.Due(at, nil)
 		st.counts.Nacks += uint64(len(seqs))
+		if s.options.Video {
+			st.mendLocked(at)
+		}
 	}
 	waiting := st.keys.waiting
 	st.waitLocked()

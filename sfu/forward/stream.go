@@ -56,6 +56,7 @@ type stream struct {
 	reception  packet.Reception
 	history    packet.History
 	losses     packet.Losses
+	keyFrame   uint64 // the first packet of the newest one, of a video
 	end        end
 	dependency *codec.Dependency // nil if the codec has none
 	pace       pace
@@ -193,6 +194,20 @@ func (st *stream) giveUpLocked() {
 	st.end.closed = true
 }
 
+// forNobodyLocked reports whether nobody gets the stream, or is about to: it does not know who has begun with a key frame of which the rest just comes
+// until what is on its way to the receivers was sent.
+func (st *stream) forNobodyLocked(at time.Duration) bool {
+	return at-time.Duration(st.taken.Load()) > historyAge && !st.keys.wanted(at)
+}
+
+// mendLocked has a key frame asked for if no other way is left: a packet after the last one was asked for in vain, and receivers would find out only after
+// seconds. Where frames queue up before the publisher's line it would come too late, and make that longer.
+func (st *stream) mendLocked(at time.Duration) {
+	if st.losses.GivenUp() > st.keyFrame && !st.late() {
+		st.keys.need(at, 0)
+	}
+}
+
 // waitLocked follows every change of what is outstanding: lost packets, key frames.
 func (st *stream) waitLocked() {
 	count(&st.waits.outstanding, &st.waiting, st.losses.Outstanding() > 0 || st.keys.waiting)
@@ -288,6 +303,7 @@ func (st *stream) restart(in *inbound) {
 	st.order.arrivals.Receive(in.seq)
 	st.order.strays = 0
 	st.losses.Clear()
+	st.keyFrame = 0
 	st.reception.Restart()
 	st.reception.Receive(in.seq, p.Timestamp, p.Retransmitted, in.at)
 	if st.dependency != nil {
@@ -314,8 +330,9 @@ func (st *stream) describe(in *inbound, c codec.Codec) bool {
 	if in.newest && in.frame.KeyFrame && c.Video() {
 		if p.Timestamp != st.pace.timestamp {
 			st.counts.KeyFrames++
+			st.keyFrame = in.seq
 		}
-		st.keys.answer()
+		st.keys.answer(in.at)
 	}
 	return true
 }

@@ -27,6 +27,7 @@ type Losses struct {
 	spacing  time.Duration
 	patience time.Duration // before a packet is asked for at all
 	ahead    int           // packets asked for, less those that arrived since
+	givenUp  uint64        // the newest that was asked for in vain since GivenUp told
 }
 
 type loss struct {
@@ -100,6 +101,7 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 	for _, m := range l.missing {
 		if now >= m.next {
 			if m.tries == maxTries || now-m.missed > maxNackAge {
+				l.givenUp = max(l.givenUp, m.seq)
 				continue
 			}
 			if l.ahead >= maxAhead {
@@ -121,5 +123,11 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 	return seqs
 }
 
-// Clear gives up on everything.
-func (l *Losses) Clear() { l.missing = l.missing[:0] }
+// GivenUp returns the newest packet that was asked for in vain since it was called last, 0 if there is none.
+func (l *Losses) GivenUp() (seq uint64) {
+	seq, l.givenUp = l.givenUp, 0
+	return seq
+}
+
+// Clear gives up on everything, of which GivenUp does not tell.
+func (l *Losses) Clear() { l.missing, l.givenUp = l.missing[:0], 0 }

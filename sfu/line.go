@@ -3,12 +3,13 @@ package sfu
 import "time"
 
 const (
-	settleLine = time.Second             // until a browser has given up what its line does not carry
-	tryLine    = 3 * time.Second         // for layers that were switched on again to come: they take one
-	firstPause = 8 * time.Second         // before they are, if nobody says that the line is wide; doubled each time that they do not come
-	mostPauses = 3                       // doublings
-	soonPause  = 1500 * time.Millisecond // in place of that, once somebody said so: browsers do not always try what the line carries
-	soonTries  = 2                       // after such pauses
+	settleLine = time.Second     // until a browser has given up what its line does not carry
+	tryLine    = 3 * time.Second // for layers that were switched on again to come: they take one
+	firstPause = 8 * time.Second // before they are, if nobody says that the line is wide; doubled each time that they do not come
+	mostPauses = 3               // doublings
+	soonPause  = time.Second     // in place of that, once somebody said so: browsers do not always try what the line carries
+	soonTries  = 2               // after such pauses
+	tryAgain   = 2 * time.Second // in place of tryLine, where another try follows soon
 )
 
 // lineState is how things are with the line over which a participant publishes.
@@ -75,7 +76,11 @@ func (rm *room) lineDueLocked(b *batch) {
 
 // tryLocked switches everything on that is wanted.
 func (p *Participant) tryLocked(b *batch) {
-	p.enterLocked(lineTrying, tryLine, b)
+	patience := tryLine
+	if p.line.soon > 0 {
+		patience = tryAgain
+	}
+	p.enterLocked(lineTrying, patience, b)
 	for _, t := range p.publications.tracks {
 		t.shedLocked(Off, b)
 	}

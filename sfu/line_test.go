@@ -47,9 +47,9 @@ func TestLineBecomesNarrow(t *testing.T) {
 	s.wantTold("tried in vain", Low) // the newest counts
 	s.alice.Line(false, s.now)
 	for range soonTries {
-		s.feed(3200*time.Millisecond, s.low, s.voice)
+		s.feed(2200*time.Millisecond, s.low, s.voice)
 		s.wantTold("when the line seemed to be wide", Low)
-		s.feed(1500*time.Millisecond, s.low, s.voice)
+		s.feed(time.Second, s.low, s.voice)
 		s.wantTold("when it was not, soon", High)
 	}
 	s.feed(3200*time.Millisecond, s.low, s.voice)
@@ -79,10 +79,10 @@ func TestLineBecomesWideDuringTry(t *testing.T) {
 	s.wantTold("when the line became wide")
 	s.feed(time.Second, s.low, s.voice)
 	s.wantTold("when the try was in vain", Low)
-	s.feed(time.Second, s.low, s.voice)
+	s.feed(500*time.Millisecond, s.low, s.voice)
 	s.wantTold("right after that")
 	s.feed(700*time.Millisecond, s.low, s.voice)
-	s.wantTold("a second and a half after that", High)
+	s.wantTold("a second after that", High)
 	s.feed(10*time.Second, s.all()...)
 	s.wantTold("when all comes")
 }

@@ -61,8 +61,8 @@ func (q *keyRequests) answer(at time.Duration) {
 	q.waiting, q.answered, q.tries = false, true, 0
 }
 
-// wanted reports whether somebody waits for a key frame, or has just begun with one.
-func (q *keyRequests) wanted(at time.Duration) bool { return q.waiting || at-q.met <= historyAge }
+// begun reports whether somebody has just begun with a key frame.
+func (q *keyRequests) begun(at time.Duration) bool { return at-q.met <= historyAge }
 
 // needKeyFrame asks the publisher for a key frame of one stream, now or when patience and the throttle allow.
 func (s *Source) needKeyFrame(index int8, at, patience time.Duration) {

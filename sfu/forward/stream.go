@@ -194,10 +194,10 @@ func (st *stream) giveUpLocked() {
 	st.end.closed = true
 }
 
-// forNobodyLocked reports whether nobody gets the stream, or is about to: it does not know who has begun with a key frame of which the rest just comes
-// until what is on its way to the receivers was sent.
+// forNobodyLocked reports whether nobody gets the stream. Who has begun with a key frame of which the rest just comes does, though nothing has been sent
+// yet. Who waits for one does not: on a narrow line what is sent again for nothing would delay it.
 func (st *stream) forNobodyLocked(at time.Duration) bool {
-	return at-time.Duration(st.taken.Load()) > historyAge && !st.keys.wanted(at)
+	return at-time.Duration(st.taken.Load()) > historyAge && !st.keys.begun(at)
 }
 
 // mendLocked has a key frame asked for if no other way is left: a packet after the last one was asked for in vain, and receivers would find out only after

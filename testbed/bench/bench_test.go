@@ -31,13 +31,15 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestCarried: a load is carried if everybody is in, next to nothing is lost and nothing is late.
+// TestCarried: a load is carried if everybody is in and gets something of all, next to nothing is lost and nothing is late.
 func TestCarried(t *testing.T) {
 	report := func(joined int, loss float64, p99 time.Duration) *measurement {
 		r := &bench.Report{}
 		r.Joins.Asked, r.Joins.Joined, r.Packets.Loss, r.Latency.P99 = 10, joined, loss, bench.Millis(p99)
 		return &measurement{Report: r}
 	}
+	silent := report(10, 0, 0)
+	silent.Packets.Starved = 9
 	for _, tc := range []struct {
 		name string
 		m    *measurement
@@ -45,6 +47,7 @@ func TestCarried(t *testing.T) {
 	}{
 		{"well", report(10, 0.0009, 19*time.Millisecond), ""},
 		{"somebody is missing", report(9, 0, 0), "9 of 10 joined"},
+		{"nobody publishes", silent, "nothing came of 9 tracks"},
 		{"loss", report(10, 0.001, 0), "0.10 % lost"},
 		{"late", report(10, 0, 20*time.Millisecond), "p99 20.0 ms"},
 	} {

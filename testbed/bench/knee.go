@@ -23,9 +23,17 @@ var kneeArgs = []string{"--join-rate=60", "--duration=5s", "--warmup=2s", "--qui
 
 // carried says why a server does not carry a load, "" if it does.
 func carried(m *measurement) string {
-	switch {
-	case m.Joins.Joined < m.Joins.Asked:
+	if m.Joins.Joined < m.Joins.Asked {
 		return fmt.Sprintf("%d of %d joined", m.Joins.Joined, m.Joins.Asked)
+	}
+	return kept(m)
+}
+
+// kept returns why those who are in do not have good calls, "" if they do.
+func kept(m *measurement) string {
+	switch {
+	case m.Packets.Starved > 0:
+		return fmt.Sprintf("nothing came of %d tracks", m.Packets.Starved)
 	case m.Packets.Loss >= carriedLoss:
 		return fmt.Sprintf("%.2f %% lost", 100*m.Packets.Loss)
 	case time.Duration(m.Latency.P99) >= carriedP99:
@@ -126,8 +134,8 @@ func (p *plan) twice(ctx context.Context, c loadCase) error {
 			return err
 		}
 		said := "kept"
-		if m.Packets.Loss >= carriedLoss || time.Duration(m.Latency.P99) >= carriedP99 {
-			said = "not kept"
+		if why := kept(m); why != "" {
+			said = "not kept, " + why
 		}
 		fmt.Printf("%d of %d joined, %d refused with 503; quality of those who are in: %s\n", m.Joins.Joined, m.Joins.Asked, m.Joins.Refused, said)
 	}

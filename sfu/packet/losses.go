@@ -27,7 +27,7 @@ type Losses struct {
 	spacing  time.Duration
 	patience time.Duration // before a packet is asked for at all
 	ahead    int           // packets asked for, less those that arrived since
-	givenUp  uint64        // the newest that was asked for in vain since GivenUp told
+	givenUp  uint64        // the newest that Due gave up since GivenUp told
 }
 
 type loss struct {
@@ -123,7 +123,7 @@ func (l *Losses) Due(now time.Duration, seqs []uint16) []uint16 {
 	return seqs
 }
 
-// GivenUp returns the newest packet that was asked for in vain since it was called last, 0 if there is none.
+// GivenUp returns the newest packet that Due gave up since it was called last, 0 if there is none.
 func (l *Losses) GivenUp() (seq uint64) {
 	seq, l.givenUp = l.givenUp, 0
 	return seq

@@ -21,7 +21,6 @@ type keyRequests struct {
 	tries        int           // since any packet came
 	hold         time.Duration // while waiting: not before
 	last, before time.Duration // the two latest requests, 0 if none
-	met          time.Duration // when the last key frame came that somebody waited for, 0 if none
 }
 
 // due reports whether to send a request now, and takes it as sent.
@@ -54,15 +53,7 @@ func (q *keyRequests) need(at, patience time.Duration) {
 }
 
 // answer notes that a key frame came.
-func (q *keyRequests) answer(at time.Duration) {
-	if q.waiting {
-		q.met = at
-	}
-	q.waiting, q.answered, q.tries = false, true, 0
-}
-
-// begun reports whether somebody has just begun with a key frame.
-func (q *keyRequests) begun(at time.Duration) bool { return at-q.met <= historyAge }
+func (q *keyRequests) answer() { q.waiting, q.answered, q.tries = false, true, 0 }
 
 // needKeyFrame asks the publisher for a key frame of one stream, now or when patience and the throttle allow.
 func (s *Source) needKeyFrame(index int8, at, patience time.Duration) {

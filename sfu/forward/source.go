@@ -150,7 +150,7 @@ func (s *Source) Nacks(spatial int8, now time.Time) []uint16 {
 	at := s.since(now)
 	st.mu.Lock()
 	var seqs []uint16
-	if st.lowest != nil && s.live(at)&(1<<spatial) == 0 || st.forNobodyLocked(at) {
+	if st.lowest != nil && s.live(at)&(1<<spatial) == 0 || at-time.Duration(st.taken.Load()) > historyAge {
 		st.giveUpLocked() // for nobody
 	} else if st.end.overdue(at) {
 		st.losses.Add(st.end.seq+2, 1, at)

@@ -46,7 +46,7 @@ type stream struct {
 	frames   atomic.Uint32         // begun so far
 	beside   atomic.Uint32         // frames of the lowest stream when the last one began
 	queue    atomic.Int64          // how long the last frame waited on its way
-	taken    atomic.Int64          // when a receiver got a packet of it last, 0 if never
+	taken    atomic.Int64          // when a receiver got a packet of it last, or a key frame came with which one begins; 0 if never
 	clock    atomic.Pointer[clock] // from the last sender report
 
 	mu         sync.Mutex
@@ -194,12 +194,6 @@ func (st *stream) giveUpLocked() {
 	st.end.closed = true
 }
 
-// forNobodyLocked reports whether nobody gets the stream. Who has begun with a key frame of which the rest just comes does, though nothing has been sent
-// yet. Who waits for one does not: on a narrow line what is sent again for nothing would delay it.
-func (st *stream) forNobodyLocked(at time.Duration) bool {
-	return at-time.Duration(st.taken.Load()) > historyAge && !st.keys.begun(at)
-}
-
 // mendLocked has a key frame asked for if no other way is left: a packet after the last one was asked for in vain, and receivers would find out only after
 // seconds. Where frames queue up before the publisher's line it would come too late, and make that longer.
 func (st *stream) mendLocked(at time.Duration) {
@@ -332,7 +326,10 @@ func (st *stream) describe(in *inbound, c codec.Codec) bool {
 			st.counts.KeyFrames++
 			st.keyFrame = in.seq
 		}
-		st.keys.answer(in.at)
+		if st.keys.waiting { // what is lost of it shows before it was sent to who begins with it
+			st.taken.Store(int64(in.at))
+		}
+		st.keys.answer()
 	}
 	return true
 }

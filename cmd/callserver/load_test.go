@@ -15,15 +15,18 @@ import (
 	"callserver/signalling/token"
 )
 
+// newTestOverload returns one without participants, and what it says.
+func newTestOverload(limits config.Overload, sent func() egress.Stats) (o *overload, said *strings.Builder) {
+	said = &strings.Builder{}
+	rooms := sfu.New(sfu.Options{AutoCreate: true})
+	c := &config.Config{Limits: config.Limits{Overload: limits}}
+	return newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), sent, telemetry.Logger(said, telemetry.LogOptions{})), said
+}
+
 // What the load is judged to be reaches the rooms, the door, the log and the metrics.
 func TestOverload(t *testing.T) {
-	var said strings.Builder
-	log := telemetry.Logger(&said, telemetry.LogOptions{})
-	rooms := sfu.New(sfu.Options{AutoCreate: true})
-	sessions := signalling.New(signalling.Options{Rooms: rooms})
-	c := &config.Config{Limits: config.Limits{Overload: config.Overload{CPU: 80}}}
-	o := newOverload(c, rooms, sessions, func() egress.Stats { return egress.Stats{} }, log)
-	now := time.Now()
+	o, said := newTestOverload(config.Overload{CPU: 80}, func() egress.Stats { return egress.Stats{} })
+	sessions, now := o.sessions, time.Now()
 	work := func(cpu float64) {
 		said.Reset()
 		for range 20 {
@@ -35,7 +38,7 @@ func TestOverload(t *testing.T) {
 
 	work(0.75)
 	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Near || !strings.Contains(said.String(), "setting=limits.load.cpu") {
-		t.Errorf("near the limit: %v, %+v, and said %q", err, o.stats(), &said)
+		t.Errorf("near the limit: %v, %+v, and said %q", err, o.stats(), said)
 	}
 	work(0.95)
 	var refusal *signalling.Error
@@ -47,20 +50,18 @@ func TestOverload(t *testing.T) {
 		t.Errorf("at the limit: %+v", s)
 	}
 	if n := strings.Count(said.String(), "newcomers are refused, running calls go on"); n != 1 || !strings.Contains(said.String(), `setting=limits.load.cpu limit=80% is=95%`) {
-		t.Errorf("said %d times that newcomers are refused: %s", n, &said)
+		t.Errorf("said %d times that newcomers are refused: %s", n, said)
 	}
 	work(0.1)
 	if err := sessions.Check(newcomer); err != nil || o.stats().Level != load.Calm || !strings.Contains(said.String(), "well below") {
-		t.Errorf("calm again: %v, %+v, and said %q", err, o.stats(), &said)
+		t.Errorf("calm again: %v, %+v, and said %q", err, o.stats(), said)
 	}
 }
 
 // Packets are counted, and their setting is named.
 func TestOverloadByPackets(t *testing.T) {
-	var said strings.Builder
-	rooms, sent := sfu.New(sfu.Options{}), egress.Stats{Packets: 100}
-	c := &config.Config{Limits: config.Limits{Overload: config.Overload{Packets: 1_000}}}
-	o := newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), func() egress.Stats { return sent }, telemetry.Logger(&said, telemetry.LogOptions{}))
+	sent := egress.Stats{Packets: 100}
+	o, said := newTestOverload(config.Overload{Packets: 1_000}, func() egress.Stats { return sent })
 	now := time.Now()
 	for range 10 {
 		before := o.usage(now)
@@ -71,16 +72,14 @@ func TestOverloadByPackets(t *testing.T) {
 		t.Errorf("1,100 packets a second of 1,000: %+v", s)
 	}
 	if !strings.Contains(said.String(), "setting=limits.load.packets limit=1000/s is=1100/s") {
-		t.Errorf("said %q", &said)
+		t.Errorf("said %q", said)
 	}
 }
 
 // What it took to send to all is the mean of the packets sent meanwhile, and the log names what helps.
 func TestOverloadByFanOut(t *testing.T) {
-	var said strings.Builder
-	rooms, sent := sfu.New(sfu.Options{}), egress.Stats{Packets: 100, FanOut: 1_000_000}
-	c := &config.Config{Limits: config.Limits{Overload: config.Overload{CPU: 80}}}
-	o := newOverload(c, rooms, signalling.New(signalling.Options{Rooms: rooms}), func() egress.Stats { return sent }, telemetry.Logger(&said, telemetry.LogOptions{}))
+	sent := egress.Stats{Packets: 100, FanOut: 1_000_000}
+	o, said := newTestOverload(config.Overload{CPU: 80}, func() egress.Stats { return sent })
 	now := time.Now()
 	for range 10 {
 		before := o.usage(now)
@@ -95,7 +94,7 @@ func TestOverloadByFanOut(t *testing.T) {
 		t.Errorf("12 ms for each packet: %+v", s)
 	}
 	if !strings.Contains(said.String(), "give this server more cores") || !strings.Contains(said.String(), "fan_out=12ms by=fan-out") {
-		t.Errorf("said %q", &said)
+		t.Errorf("said %q", said)
 	}
 }
 
